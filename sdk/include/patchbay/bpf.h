@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernel side of the SDK: include it once, first, in a plugin's BPF source.
+ *
+ * Owns the ways in which a program may leave a chain. A program ends in exactly one of
+ * pb_next(), pb_pass(), pb_drop(), pb_redirect() (tc) or pb_next(), pb_allow(), pb_deny()
+ * (sockets), and returns what that call returns. It never returns a TC_ACT_* or a 0/1 of its
+ * own, never keeps state in global variables (maps outlive a generation, globals do not), and
+ * never includes vmlinux.h, which would make every load parse the kernel's BTF.
+ *
+ * Every program is loaded once per generation with its own place written into .rodata; the
+ * verifier then sees constants and the JIT emits direct jumps.
+ */
+#ifndef PATCHBAY_BPF_H
+#define PATCHBAY_BPF_H
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <patchbay/abi.h>
+
+/* Written by the core before each load. Plugins never touch them. */
+const volatile __u32 pb_slot_next;  /* the slot after this program's */
+const volatile __u32 pb_slot_exit;  /* the first observer, else the core's exit */
+const volatile __u32 pb_hook_id;    /* enum pb_hook this load is for */
+const volatile __u32 pb_observed;   /* 1 when the chain has an observer */
+const volatile __u32 pb_generation; /* number of the chain generation */
+
+/* The chain's private program array; the core hands in the one of the generation. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 32);
+	__type(key, __u32);
+	__type(value, __u32);
+} pb_chain SEC(".maps");
+
+/* struct pb_packet by tc hook. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PB_HOOK_TC_COUNT);
+	__type(key, __u32);
+	__type(value, struct pb_packet);
+} pb_packets SEC(".maps");
+
+/* struct pb_sock by hook. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PB_HOOK_COUNT);
+	__type(key, __u32);
+	__type(value, struct pb_sock);
+} pb_socks SEC(".maps");
+
+/* struct pb_counters by hook. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PB_HOOK_COUNT);
+	__type(key, __u32);
+	__type(value, struct pb_counters);
+} pb_counters SEC(".maps");
+
+/* Drops and refusals: hook * PB_REASON_COUNT + reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PB_HOOK_COUNT *PB_REASON_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} pb_drops SEC(".maps");
+
+/* Local endpoints by the ifindex of their veth's host side. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct pb_endpoint);
+} pb_endpoints SEC(".maps");
+
+/* The event ring that the agent reads. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} pb_events SEC(".maps");
+
+#define PB_INLINE static __attribute__((always_inline)) inline
+
+/* Opens a tc program: PB_TC(name) { ... } has `struct __sk_buff *ctx`. */
+#define PB_TC(name) SEC("tc") int name(struct __sk_buff *ctx)
+
+/* Opens a socket program: PB_SOCK_ADDR(connect4, name) { ... } has `struct bpf_sock_addr *ctx`. */
+#define PB_SOCK_ADDR(attach, name) SEC("cgroup/" #attach) int name(struct bpf_sock_addr *ctx)
+
+/*
+ * Tail-calls the slot that a .rodata constant names. The load of the constant is part of the
+ * statement so that the compiler can't merge two exits into one with a variable index, which
+ * would turn the direct jump into an indirect one.
+ */
+#define PB_TAIL_CALL(ctx_, slot_)                                                                  \
+	asm volatile("r3 = %[slot] ll\n\t"                                                         \
+		     "r3 = *(u32 *)(r3 + 0)\n\t"                                                   \
+		     "r1 = %[ctx]\n\t"                                                             \
+		     "r2 = %[chain] ll\n\t"                                                        \
+		     "call 12"                                                                     \
+		     :                                                                             \
+		     : [ctx] "r"(ctx_), [chain] "i"(&pb_chain), [slot] "i"(&slot_)                 \
+		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory")
+
+/* The packet's record. NULL never happens at run time, but the verifier wants the check. */
+PB_INLINE struct pb_packet *pb_packet(void)
+{
+	__u32 key = pb_hook_id;
+
+	return bpf_map_lookup_elem(&pb_packets, &key);
+}
+
+/*
+ * Reached only through a hole in the chain. Counts it and fails closed; the two kinds of hook
+ * that the kernel forbids to refuse (recvmsg, getpeername) and sock-release go on.
+ */
+PB_INLINE int pb_missed(void)
+{
+	__u32 key = pb_hook_id;
+	__u32 drop = pb_hook_id * PB_REASON_COUNT + PB_REASON_MISSED_TAIL_CALL;
+	struct pb_counters *c = bpf_map_lookup_elem(&pb_counters, &key);
+	__u64 *n = bpf_map_lookup_elem(&pb_drops, &drop);
+
+	if (c)
+		c->missed++;
+	if (n)
+		(*n)++;
+	if (pb_hook_id < PB_HOOK_TC_COUNT)
+		return TC_ACT_SHOT;
+	return (pb_hook_id >= PB_HOOK_RECVMSG4 && pb_hook_id <= PB_HOOK_GETPEERNAME6) ||
+	       pb_hook_id == PB_HOOK_SOCK_RELEASE;
+}
+
+/* Goes on to the next program of the chain. Every observer ends with it. */
+PB_INLINE int pb_next(void *ctx)
+{
+	PB_TAIL_CALL(ctx, pb_slot_next);
+	return pb_missed();
+}
+
+/* Ends the chain: the packet goes on its way. Programs behind this one don't see it. */
+PB_INLINE int pb_pass(struct __sk_buff *ctx)
+{
+	PB_TAIL_CALL(ctx, pb_slot_exit);
+	return pb_missed();
+}
+
+/* Ends the chain: the packet is dropped and counted under `reason` (enum pb_reason). */
+PB_INLINE int pb_drop(struct __sk_buff *ctx, __u32 reason)
+{
+	struct pb_packet *pkt = pb_packet();
+
+	if (pkt) {
+		pkt->verdict = PB_VERDICT_DROP;
+		pkt->reason = reason;
+	}
+	PB_TAIL_CALL(ctx, pb_slot_exit);
+	return pb_missed();
+}
+
+/* Ends the chain: exit redirects the packet to `ifindex` in the manner of `kind`. */
+PB_INLINE int pb_redirect(struct __sk_buff *ctx, __u32 kind, __u32 ifindex)
+{
+	struct pb_packet *pkt = pb_packet();
+
+	if (pkt) {
+		pkt->verdict = PB_VERDICT_REDIRECT;
+		pkt->redirect_kind = kind;
+		pkt->redirect_ifindex = ifindex;
+	}
+	PB_TAIL_CALL(ctx, pb_slot_exit);
+	return pb_missed();
+}
+
+/* Keeps the tuple before its first translation. Call it before the first change of a header. */
+PB_INLINE void pb_packet_keep_orig(struct pb_packet *pkt)
+{
+	if (pkt->flags & PB_PKT_TRANSLATED)
+		return;
+	pkt->orig_saddr = pkt->saddr;
+	pkt->orig_daddr = pkt->daddr;
+	pkt->orig_sport = pkt->sport;
+	pkt->orig_dport = pkt->dport;
+	pkt->flags |= PB_PKT_TRANSLATED;
+}
+
+/* The local endpoint behind this hook's device, NULL on node devices. Costs a hash lookup. */
+PB_INLINE struct pb_endpoint *pb_endpoint(struct pb_packet *pkt)
+{
+	__u32 key = pkt->ifindex;
+	struct pb_endpoint *ep = bpf_map_lookup_elem(&pb_endpoints, &key);
+
+	if (ep)
+		pkt->endpoint = ep->id;
+	return ep;
+}
+
+/* Ends a socket chain: the call goes on with whatever address is in the context now. */
+PB_INLINE int pb_allow(void *ctx)
+{
+	PB_TAIL_CALL(ctx, pb_slot_exit);
+	return pb_missed();
+}
+
+/*
+ * Ends a socket chain: the call fails with `err` (a positive errno). Only on connect, sendmsg
+ * and bind: the kernel lets no other socket hook refuse. Needs bpf_set_retval(), Linux 5.18.
+ */
+PB_INLINE int pb_deny(void *ctx, int err, __u32 reason)
+{
+	__u32 drop = pb_hook_id * PB_REASON_COUNT + (reason & (PB_REASON_COUNT - 1));
+	__u64 *n = bpf_map_lookup_elem(&pb_drops, &drop);
+
+	if (n)
+		(*n)++;
+	bpf_set_retval(-err);
+	PB_TAIL_CALL(ctx, pb_slot_exit);
+	return pb_missed();
+}
+
+/*
+ * A place in the event ring for one event of `len` bytes that starts with struct pb_event; fill
+ * the rest and hand it to bpf_ringbuf_submit(event, 0). NULL when the ring is full. `len` must
+ * be a constant. BPF_RB_FORCE_WAKEUP must not be used: it costs microseconds an event.
+ */
+PB_INLINE void *pb_event_reserve(__u16 type, __u64 len)
+{
+	struct pb_event *e = bpf_ringbuf_reserve(&pb_events, len, 0);
+
+	if (e) {
+		e->type = type;
+		e->hook = pb_hook_id;
+		e->len = len;
+		e->time_ns = bpf_ktime_get_ns();
+	}
+	return e;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#endif
