@@ -39,7 +39,7 @@ int pb_dp_attach(struct pb_dp *dp, struct pb_err *err);
 /* Applies changed datapath.devices. */
 int pb_dp_reconfigure(struct pb_dp *dp, const struct pb_config *config, struct pb_err *err);
 /* Lets go of everything in the process; pins and links stay. Asynchronous handles are closed. */
-void pb_dp_close(struct pb_dp *dp);
+void pb_dp_close(struct pb_dp *dp, void (*closed)(void *arg), void *arg);
 /* Removes every pin, link and filter an agent with this configuration made. Needs no pb_dp. */
 int pb_dp_cleanup(const struct pb_config *config, struct pb_err *err);
 

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where the entry programs are attached: devices, pods' interfaces, the cgroup.
+ *
+ * Owns every BPF link and clsact filter of the agent and their pins below <bpffs>/links. A link
+ * once attached is never detached to be attached again: a new entry program replaces the old
+ * one in place. Detaches only what it attached.
+ */
+#ifndef PB_DATAPATH_LINKS_H
+#define PB_DATAPATH_LINKS_H
+
+#include <uv.h>
+
+#include <base/json.h>
+#include <config/config.h>
+
+struct pb_links;
+
+struct pb_links_env {
+	uv_loop_t *loop;
+	const char *bpffs;  /* the agent's directory; "links" is made below it */
+	const char *cgroup; /* NULL: no socket hooks */
+	enum pb_attach_mode mode;
+	int entry_fd[PB_HOOK_COUNT]; /* entry programs by enum pb_hook; borrowed */
+};
+
+/* Adopts pinned links (each gets the new entry program in place); drops those of vanished devices.
+ */
+int pb_links_new(const struct pb_links_env *env, struct pb_links **ret_links, struct pb_err *err);
+/*
+ * Attaches to the cgroup and to every device that matches now or appears later. Called again
+ * with other patterns, it detaches from devices that no longer match.
+ */
+int pb_links_devices(struct pb_links *links, char *const *patterns, size_t n, struct pb_err *err);
+int pb_links_pod_add(struct pb_links *links, uint32_t ifindex, struct pb_err *err);
+int pb_links_pod_remove(struct pb_links *links, uint32_t ifindex);
+/* Items: hook, device, ifindex, how ("tcx", "clsact", "cgroup"), adopted. */
+cJSON *pb_links_json(struct pb_links *links);
+/* Process side only; everything stays attached. `closed` when the loop has no handle of ours. */
+void pb_links_close(struct pb_links *links, void (*closed)(void *arg), void *arg);
+/* Detaches and unpins everything an agent with this configuration attached. */
+int pb_links_cleanup(const struct pb_config *config, struct pb_err *err);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between a source of Kubernetes objects (manifest directory, API server) and the store.
+ *
+ * Owns the vocabulary of the two: a source says what it saw, kind by kind; the store decodes,
+ * compares, and tells watchers. A source never decides that an object is gone because it could
+ * not be read: only a delete, or a full list between begin and end, says so.
+ */
+#ifndef PB_KUBE_SOURCE_H
+#define PB_KUBE_SOURCE_H
+
+#include <uv.h>
+
+#include <base/json.h>
+#include <config/config.h>
+
+/* ---- the store's side, given to a source; loop thread only ---- */
+
+struct pb_sink; /* struct pb_kube in disguise */
+
+/* A full list of `kind` starts: put() calls follow, of the list and of changes meanwhile. */
+void pb_sink_list_begin(struct pb_sink *sink, uint32_t kind);
+/*
+ * One object as JSON text (kind and apiVersion inside; for items of a list, which carry none,
+ * api_version names it, else NULL). An object equal to the stored one is no event. Returns
+ * -EINVAL with a text for an object that can't be decoded: the last good one stays.
+ */
+int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, const char *json,
+		size_t len, struct pb_err *err);
+int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const char *name);
+/* The list is complete: objects not put since begin are deleted; watchers get SYNCED. */
+void pb_sink_list_end(struct pb_sink *sink, uint32_t kind);
+/* The list broke off: forget that it began, delete nothing. */
+void pb_sink_list_abort(struct pb_sink *sink, uint32_t kind);
+/* The server doesn't serve this kind. */
+void pb_sink_absent(struct pb_sink *sink, uint32_t kind);
+/* For status: "listing", "watching", "retrying in 3 s: connection refused", ... Copied. */
+void pb_sink_state(struct pb_sink *sink, uint32_t kind, bool healthy, const char *text);
+
+/* ---- the source's side ---- */
+
+struct pb_source {
+	const struct pb_source_ops *ops;
+};
+
+struct pb_source_ops {
+	const char *name; /* "manifests", "api" */
+	/* Starts or stops asking for a kind. Called before or after the source is connected. */
+	void (*want)(struct pb_source *source, uint32_t kind, bool on);
+	/* What status shows about the source as a whole; the caller owns the result. */
+	cJSON *(*status)(struct pb_source *source);
+	/* Closes all handles, then calls closed and frees itself. */
+	void (*close)(struct pb_source *source, void (*closed)(void *arg), void *arg);
+};
+
+/* directory: absolute path. Files that appear, change or vanish are followed by inotify. */
+int pb_source_manifests_new(uv_loop_t *loop, struct pb_sink *sink, const char *directory,
+			    struct pb_source **ret_source, struct pb_err *err);
+/* kubeconfig NULL: in-cluster. Errors of the file are returned, errors of reach are retried. */
+int pb_source_api_new(uv_loop_t *loop, struct pb_sink *sink, const char *kubeconfig,
+		      struct pb_source **ret_source, struct pb_err *err);
+
+#endif
