@@ -29,16 +29,31 @@ struct pb_links_env {
 int pb_links_new(const struct pb_links_env *env, struct pb_links **ret_links, struct pb_err *err);
 /*
  * Attaches to the cgroup and to every device that matches now or appears later. Called again
- * with other patterns, it detaches from devices that no longer match.
+ * with other patterns, it detaches from devices that no longer match, and attaches again where
+ * somebody detached. A failure leaves everything else attached; the text has the first one.
  */
 int pb_links_devices(struct pb_links *links, char *const *patterns, size_t n, struct pb_err *err);
 int pb_links_pod_add(struct pb_links *links, uint32_t ifindex, struct pb_err *err);
 int pb_links_pod_remove(struct pb_links *links, uint32_t ifindex);
-/* Items: hook, device, ifindex, how ("tcx", "clsact", "cgroup"), adopted. */
+/*
+ * An array of {hook, device, ifindex, how ("tcx", "clsact", "cgroup"), adopted, state ("ok",
+ * "replaced", "detached")}. The last two: somebody else did that to our attachment.
+ */
 cJSON *pb_links_json(struct pb_links *links);
+/*
+ * Looks whether every attachment still runs our program; each that doesn't is logged once and
+ * never fought for. Returns how many don't. Runs by itself every few seconds, in slices.
+ */
+unsigned pb_links_check(struct pb_links *links);
 /* Process side only; everything stays attached. `closed` when the loop has no handle of ours. */
 void pb_links_close(struct pb_links *links, void (*closed)(void *arg), void *arg);
-/* Detaches and unpins everything an agent with this configuration attached. */
+/*
+ * Detaches and unpins everything an agent with this configuration attached, also without one
+ * running. Nothing there is fine.
+ */
 int pb_links_cleanup(const struct pb_config *config, struct pb_err *err);
+
+/* True when one of datapath.devices names a device: "eth0", or "eth+" for what starts so. */
+bool pb_links_match(char *const *patterns, size_t n, const char *device);
 
 #endif
