@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cases of docs/behaviour/endpointslice.md that the store and the merge decide, without a
+ * host: objects in, published values out, time by hand.
+ */
+#include <criterion/criterion.h>
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../store.h"
+
+#define MAX_KEYS 128
+
+/* ---- what was published ---- */
+
+static struct published {
+	char key[64];
+	char *value; /* NULL: withdrawn */
+	unsigned times;
+} published[MAX_KEYS];
+
+static struct es_store *store;
+static uint64_t now_ms;
+static uint64_t clock_step; /* ms that pass with every look at the clock */
+
+static struct published *at(const char *key)
+{
+	for (int i = 0; i < MAX_KEYS; i++)
+		if (published[i].key[0] == '\0' || strcmp(published[i].key, key) == 0) {
+			strcpy(published[i].key, key);
+			return &published[i];
+		}
+	abort();
+}
+
+static int on_publish(void *arg, const char *key, const void *value, size_t len)
+{
+	struct published *p = at(key);
+
+	(void)arg;
+	free(p->value);
+	p->value = NULL;
+	if (value) {
+		p->value = malloc(len);
+		memcpy(p->value, value, len);
+	}
+	p->times++;
+	return 0;
+}
+
+static uint64_t clock_ms(void *arg)
+{
+	(void)arg;
+	now_ms += clock_step;
+	return now_ms;
+}
+
+static void setup(void)
+{
+	struct es_store_ops ops = {.publish = on_publish, .node = "node-a"};
+
+	now_ms = 1000;
+	clock_step = 0;
+	store = es_store_new(&ops);
+}
+
+static void teardown(void)
+{
+	es_store_free(store);
+	for (int i = 0; i < MAX_KEYS; i++)
+		free(published[i].value);
+	memset(published, 0, sizeof(published));
+}
+
+/* Lets time pass and everything happen that is due until then. */
+static void pass(uint64_t ms)
+{
+	uint64_t end = now_ms + ms;
+
+	while (es_store_due(store) <= end) {
+		if (es_store_due(store) > now_ms)
+			now_ms = es_store_due(store);
+		es_store_run(store, clock_ms, NULL, UINT64_MAX);
+	}
+	now_ms = end;
+}
+
+static void open_store(void)
+{
+	es_store_open(store, now_ms);
+	pass(0);
+}
+
+/* "ADDRESS:PORT/NAME" of every backend, with * active, ~ terminating, - draining, L local. */
+static const char *shown(const char *key)
+{
+	static char text[1024];
+	const struct pb_backends *v = (const void *)at(key)->value;
+	char addr[INET6_ADDRSTRLEN];
+
+	if (!v)
+		return at(key)->times ? "withdrawn" : "never published";
+	text[0] = '\0';
+	for (uint32_t i = 0; i < v->n; i++) {
+		const struct pb_backend *b = &v->backend[i];
+
+		inet_ntop(b->family == 4 ? AF_INET : AF_INET6, &b->addr, addr, sizeof(addr));
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%c%s%s:%u/%s",
+			 i ? " " : "", "?*~-"[b->state], b -> flags &PB_BACKEND_LOCAL ? "L" : "",
+			 addr, b->port, pb_backends_string(v, b->port_name));
+	}
+	return text;
+}
+
+/* ---- objects ---- */
+
+#define READY (PB_ENDPOINT_READY | PB_ENDPOINT_SERVING)
+#define STOPPING (PB_ENDPOINT_SERVING | PB_ENDPOINT_TERMINATING)
+
+static struct pb_endpoint_entry endpoint(const char *addr, uint32_t conditions, const char *node)
+{
+	struct pb_endpoint_entry e = {.node = node,
+				      .zone = "",
+				      .hints = "",
+				      .conditions = conditions};
+
+	cr_assert_eq(inet_pton(strchr(addr, ':') ? AF_INET6 : AF_INET, addr, &e.addr), 1);
+	return e;
+}
+
+struct slice {
+	struct pb_kube_endpointslice s;
+	struct pb_slice_port ports[4];
+	struct pb_endpoint_entry endpoints[8];
+};
+
+/* A slice of Service `service` with one port and ready endpoints at the addresses. */
+static struct slice *slice_of(const char *ns, const char *service, const char *port_name,
+			      uint16_t port, const char *const *addrs)
+{
+	struct slice *s = calloc(1, sizeof(*s));
+
+	s->s.meta.ns = ns;
+	s->s.meta.name = "slice";
+	s->s.service = service;
+	s->s.family = 4;
+	s->s.ports = s->ports;
+	s->s.endpoints = s->endpoints;
+	s->ports[s->s.n_ports++] =
+		(struct pb_slice_port){.name = port_name, .port = port, .protocol = IPPROTO_TCP};
+	for (; addrs && *addrs; addrs++) {
+		s->s.family = strchr(*addrs, ':') ? 6 : 4;
+		s->endpoints[s->s.n_endpoints++] = endpoint(*addrs, READY, "");
+	}
+	return s;
+}
+
+#define ADDRS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define SLICE(...) slice_of("ns", "web", "", 80, ADDRS(__VA_ARGS__))
+
+static void put(struct slice *s)
+{
+	cr_assert_eq(es_store_slice(store, NULL, &s->s, now_ms), 0);
+}
+
+static void replace(struct slice *old, struct slice *s)
+{
+	cr_assert_eq(es_store_slice(store, &old->s, &s->s, now_ms), 0);
+}
+
+static void gone(struct slice *s)
+{
+	cr_assert_eq(es_store_slice(store, &s->s, NULL, now_ms), 0);
+}
+
+TestSuite(endpointslice, .init = setup, .fini = teardown);
+
+/* ---- merging ---- */
+
+Test(endpointslice, E1_two_slices_give_two_backends)
+{
+	open_store();
+	put(SLICE("10.0.0.2"));
+	put(SLICE("10.0.0.1"));
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/ *10.0.0.2:80/");
+}
+
+Test(endpointslice, E2_same_address_with_two_ports_keeps_both)
+{
+	open_store();
+	put(slice_of("ns", "web", "a", 8080, ADDRS("10.0.0.1")));
+	put(slice_of("ns", "web", "b", 9090, ADDRS("10.0.0.1")));
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:8080/a *10.0.0.1:9090/b");
+}
+
+Test(endpointslice, E2_same_address_and_port_name_with_two_numbers_keeps_both)
+{
+	open_store();
+	put(slice_of("ns", "web", "a", 8080, ADDRS("10.0.0.1")));
+	put(slice_of("ns", "web", "a", 9090, ADDRS("10.0.0.1")));
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:8080/a *10.0.0.1:9090/a");
+}
+
+Test(endpointslice, E3_same_address_same_port_in_two_slices_delete_one)
+{
+	struct slice *first = SLICE("10.0.0.1");
+
+	open_store();
+	put(first);
+	put(SLICE("10.0.0.1"));
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+	gone(first);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+}
+
+Test(endpointslice, E4_a_slice_replaced_by_delete_then_add_never_shows_an_empty_service)
+{
+	struct slice *first = SLICE("10.0.0.1");
+	unsigned times;
+
+	open_store();
+	put(first);
+	pass(1000);
+	times = at("ns/web")->times;
+	gone(first);
+	pass(10);
+	put(SLICE("10.0.0.2"));
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/", "published before the successor came");
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.2:80/");
+	cr_assert_eq(at("ns/web")->times, times + 1);
+}
+
+static const struct {
+	const char *name;
+	uint32_t conditions;
+	const char *shown;
+} condition_cases[] = {
+	{"E5 ready (or missing)", READY, "*10.0.0.1:80/"},
+	{"E6 not ready", 0, ""},
+	{"E6 not ready, serving", PB_ENDPOINT_SERVING, ""},
+	{"ready, serving, terminating: publishNotReadyAddresses", READY | PB_ENDPOINT_TERMINATING,
+	 "*10.0.0.1:80/"},
+	{"serving, terminating", STOPPING, "~10.0.0.1:80/"},
+	{"E31 terminating, not serving", PB_ENDPOINT_TERMINATING, "-10.0.0.1:80/"},
+};
+
+Test(endpointslice, E5_E6_E31_conditions_decide_the_state)
+{
+	open_store();
+	for (size_t i = 0; i < sizeof(condition_cases) / sizeof(condition_cases[0]); i++) {
+		struct slice *s = SLICE("10.0.0.1");
+
+		s->endpoints[0].conditions = condition_cases[i].conditions;
+		put(s);
+		pass(200);
+		cr_expect_str_eq(shown("ns/web"), condition_cases[i].shown, "%s: %s",
+				 condition_cases[i].name, shown("ns/web"));
+		gone(s);
+		pass(200);
+	}
+}
+
+Test(endpointslice, E9_E11_a_port_without_number_or_protocol_is_left_out)
+{
+	struct slice *s = SLICE("10.0.0.1");
+
+	s->ports[1] = (struct pb_slice_port){.name = "any", .protocol = IPPROTO_TCP};
+	s->ports[2] = (struct pb_slice_port){.name = "foo", .port = 81, .protocol = 0};
+	s->s.n_ports = 3;
+	open_store();
+	put(s);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+}
+
+Test(endpointslice, E13_a_dual_stack_service_keeps_families_apart)
+{
+	const struct pb_backends *v;
+
+	open_store();
+	put(SLICE("fd00::1"));
+	put(SLICE("10.0.0.1"));
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/ *fd00::1:80/");
+	v = (const void *)at("ns/web")->value;
+	cr_assert_eq(v->backend[0].family, 4);
+	cr_assert_eq(v->backend[1].family, 6);
+}
+
+Test(endpointslice, E16_a_slice_without_a_service_name_is_ignored)
+{
+	struct slice *s = slice_of("ns", "", "", 80, ADDRS("10.0.0.1"));
+
+	open_store();
+	put(s);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/"), "never published");
+	gone(s);
+}
+
+Test(endpointslice, E17_E22_a_slice_of_names_is_ignored)
+{
+	struct slice *s = SLICE("10.0.0.1");
+
+	s->s.family = 0;
+	open_store();
+	put(s);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "never published");
+}
+
+Test(endpointslice, E18_a_slice_before_its_service_is_published)
+{
+	open_store();
+	put(SLICE("10.0.0.1"));
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+	es_store_service(store, "ns", "web", true, now_ms);
+	pass(1000);
+	cr_assert_eq(at("ns/web")->times, 1);
+}
+
+Test(endpointslice, E28_an_endpoint_without_a_node_is_not_local)
+{
+	struct slice *s = SLICE("10.0.0.1", "10.0.0.2", "10.0.0.3");
+
+	s->endpoints[1].node = "node-a";
+	s->endpoints[2].node = "node-b";
+	open_store();
+	put(s);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/ *L10.0.0.2:80/ *10.0.0.3:80/");
+}
+
+Test(endpointslice, E29_a_slice_without_endpoints_is_a_service_without_backends)
+{
+	open_store();
+	put(slice_of("ns", "web", "", 80, NULL));
+	cr_assert_str_eq(shown("ns/web"), "");
+}
+
+Test(endpointslice, E32_a_renamed_service_label_moves_the_slice)
+{
+	struct slice *old = slice_of("ns", "blue", "", 80, ADDRS("10.0.0.1"));
+
+	open_store();
+	put(old);
+	pass(1000);
+	replace(old, slice_of("ns", "green", "", 80, ADDRS("10.0.0.1")));
+	cr_assert_str_eq(shown("ns/green"), "*10.0.0.1:80/");
+	pass(100);
+	cr_assert_str_eq(shown("ns/blue"), "withdrawn");
+}
+
+Test(endpointslice, E33_the_same_name_in_two_namespaces_is_two_services)
+{
+	struct slice *a = slice_of("a", "web", "", 80, ADDRS("10.0.0.1"));
+
+	open_store();
+	put(a);
+	put(slice_of("b", "web", "", 80, ADDRS("10.0.0.2")));
+	es_store_service(store, "a", "web", true, now_ms);
+	pass(1000);
+	gone(a);
+	pass(1000);
+	cr_assert_str_eq(shown("a/web"), "");
+	cr_assert_str_eq(shown("b/web"), "*10.0.0.2:80/");
+}
+
+Test(endpointslice, a_double_takes_the_better_state)
+{
+	struct slice *stopping = SLICE("10.0.0.1");
+
+	stopping->endpoints[0].conditions = STOPPING;
+	open_store();
+	put(stopping);
+	put(SLICE("10.0.0.1"));
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+}
+
+Test(endpointslice, the_order_of_the_slices_does_not_change_the_value)
+{
+	struct slice *a = slice_of("ns", "web", "b", 80, ADDRS("10.0.0.2"));
+	struct slice *b = slice_of("ns", "web", "a", 81, ADDRS("10.0.0.1"));
+
+	a->endpoints[0].node = "node-x";
+	b->endpoints[0].zone = "zone-y";
+	open_store();
+	put(a);
+	put(b);
+	pass(1000);
+	replace(a, a); /* moves it behind the other */
+	pass(1000);
+	/* Equal bytes are not published again: the third change was none. */
+	cr_assert_eq(at("ns/web")->times, 2);
+}
+
+/* ---- rhythm ---- */
+
+Test(endpointslice, E34_a_thousand_changes_a_second_are_ten_publications)
+{
+	struct slice *old = SLICE("10.0.0.1");
+	unsigned before;
+
+	open_store();
+	put(old);
+	pass(1000);
+	before = at("ns/web")->times;
+	for (int i = 0; i < 1000; i++) {
+		struct slice *s = SLICE(i % 2 ? "10.0.0.1" : "10.0.0.2");
+
+		replace(old, s);
+		free(old);
+		old = s;
+		pass(1);
+	}
+	cr_assert_leq(at("ns/web")->times - before, 10);
+	cr_assert_geq(at("ns/web")->times - before, 5);
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+}
+
+Test(endpointslice, a_change_of_a_quiet_service_is_published_at_once)
+{
+	struct slice *old = SLICE("10.0.0.1");
+
+	open_store();
+	put(old);
+	pass(1000);
+	replace(old, SLICE("10.0.0.2"));
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.2:80/");
+}
+
+Test(endpointslice, nothing_is_published_before_all_lists_are_in)
+{
+	put(SLICE("10.0.0.1"));
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "never published");
+	put(SLICE("10.0.0.2"));
+	open_store();
+	cr_assert(es_store_drained(store));
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/ *10.0.0.2:80/");
+	cr_assert_eq(at("ns/web")->times, 1);
+}
+
+Test(endpointslice, the_first_publication_is_cut_into_turns)
+{
+	char names[100][8];
+	unsigned turns = 0;
+
+	for (int i = 0; i < 100; i++) {
+		snprintf(names[i], sizeof(names[i]), "s%d", i);
+		put(slice_of("ns", names[i], "", 80, NULL));
+	}
+	es_store_open(store, now_ms);
+	clock_step = 1;
+	while (!es_store_drained(store) && turns++ < 1000)
+		es_store_run(store, clock_ms, NULL, now_ms + 2);
+	cr_assert_geq(turns, 2);
+	for (int i = 0; i < 100; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "ns/s%d", i);
+		cr_assert_eq(at(key)->times, 1);
+	}
+}
+
+/* ---- Endpoints ---- */
+
+static struct pb_kube_endpoints *endpoints_of(const char *name, struct pb_endpoints_subset *subsets,
+					      uint32_t n)
+{
+	struct pb_kube_endpoints *ep = calloc(1, sizeof(*ep));
+
+	ep->meta.ns = "ns";
+	ep->meta.name = name;
+	ep->subsets = subsets;
+	ep->n_subsets = n;
+	return ep;
+}
+
+static struct pb_endpoints_subset subset(const char *addr, uint16_t port)
+{
+	struct slice *s = slice_of("ns", "", "", port, ADDRS(addr));
+	static const uint8_t families[] = {4};
+
+	return (struct pb_endpoints_subset){.n_ports = 1,
+					    .n_endpoints = 1,
+					    .ports = s->ports,
+					    .endpoints = s->endpoints,
+					    .families = families};
+}
+
+Test(endpointslice, E24_endpoints_cross_addresses_and_ports_only_inside_a_subset)
+{
+	struct pb_endpoints_subset subsets[] = {subset("10.0.0.1", 80), subset("10.0.0.2", 81)};
+
+	open_store();
+	es_store_endpoints(store, NULL, endpoints_of("web", subsets, 2), now_ms);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/ *10.0.0.2:81/");
+	cr_assert_eq(es_store_counts(store).from_endpoints, 1);
+}
+
+Test(endpointslice, slices_win_over_endpoints_and_are_never_mixed_with_them)
+{
+	struct pb_endpoints_subset subsets[] = {subset("10.0.0.1", 80)};
+	struct slice *s = SLICE("10.0.0.2");
+
+	open_store();
+	es_store_endpoints(store, NULL, endpoints_of("web", subsets, 1), now_ms);
+	put(s);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.2:80/");
+	cr_assert_not(es_store_from_endpoints(store, "ns", "web"));
+	gone(s);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+}
+
+/* ---- the end of a service ---- */
+
+Test(endpointslice, the_last_slice_leaves_an_empty_value_and_the_service_takes_it_along)
+{
+	struct slice *s = SLICE("10.0.0.1");
+
+	es_store_service(store, "ns", "web", true, now_ms);
+	open_store();
+	put(s);
+	pass(1000);
+	gone(s);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "");
+	es_store_service(store, "ns", "web", false, now_ms);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "withdrawn");
+	cr_assert_eq(es_store_counts(store).services, 0);
+}
+
+Test(endpointslice, slices_that_outlive_their_service_are_kept_until_they_go)
+{
+	struct slice *s = SLICE("10.0.0.1");
+
+	es_store_service(store, "ns", "web", true, now_ms);
+	open_store();
+	put(s);
+	es_store_service(store, "ns", "web", false, now_ms);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+	gone(s);
+	pass(1000);
+	cr_assert_str_eq(shown("ns/web"), "withdrawn");
+}
