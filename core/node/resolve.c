@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Route, then neighbour and forwarding entry where the route ends at a bridge.
+ *
+ * Owns the rules for what counts as a pod's interface. Never guesses: an address that is only
+ * reachable through a gateway, by several paths or on this host itself has none.
+ */
+#include <node/resolve.h>
+
+#include <linux/neighbour.h>
+#include <netinet/in.h>
+
+#define ETH_LEN 6
+
+struct route {
+	uint32_t oif;
+	bool host;
+	bool direct; /* unicast, one path, no gateway */
+};
+
+struct neighbour {
+	uint32_t ifindex;
+	bool known;
+	unsigned char mac[ETH_LEN];
+};
+
+static int family_of(const struct pb_kube_addr *addr)
+{
+	return addr->family == 6 ? AF_INET6 : AF_INET;
+}
+
+static size_t bytes_of(const struct pb_kube_addr *addr)
+{
+	return addr->family == 6 ? 16 : 4;
+}
+
+static int route_cb(const struct nlmsghdr *msg, void *arg)
+{
+	const struct rtmsg *rt = mnl_nlmsg_get_payload(msg);
+	struct route *route = arg;
+	const struct nlattr *attr;
+
+	if (msg->nlmsg_type != RTM_NEWROUTE)
+		return MNL_CB_OK;
+	route->direct = rt->rtm_type == RTN_UNICAST;
+	route->host = rt->rtm_dst_len == (rt->rtm_family == AF_INET6 ? 128 : 32);
+	mnl_attr_for_each (attr, msg, sizeof(*rt)) {
+		switch (mnl_attr_get_type(attr)) {
+		case RTA_OIF:
+			route->oif = mnl_attr_get_u32(attr);
+			break;
+		case RTA_GATEWAY:
+		case RTA_VIA:
+		case RTA_MULTIPATH:
+		case RTA_ENCAP:
+			route->direct = false;
+			break;
+		}
+	}
+	return MNL_CB_OK;
+}
+
+static int route_get(struct mnl_socket *nl, const struct pb_kube_addr *addr,
+		     struct route *ret_route)
+{
+	char buf[256];
+	struct nlmsghdr *msg = mnl_nlmsg_put_header(buf);
+	struct rtmsg *rt;
+
+	msg->nlmsg_type = RTM_GETROUTE;
+	rt = mnl_nlmsg_put_extra_header(msg, sizeof(*rt));
+	rt->rtm_family = (unsigned char)family_of(addr);
+	rt->rtm_dst_len = (unsigned char)(bytes_of(addr) * 8);
+	/* Without it the answer is a host route of its own making. */
+	rt->rtm_flags = RTM_F_FIB_MATCH;
+	mnl_attr_put(msg, RTA_DST, bytes_of(addr), addr->addr.bytes);
+	return pb_nl_talk(nl, msg, route_cb, ret_route);
+}
+
+static int neighbour_cb(const struct nlmsghdr *msg, void *arg)
+{
+	const struct ndmsg *nd = mnl_nlmsg_get_payload(msg);
+	struct neighbour *n = arg;
+	const struct nlattr *attr;
+
+	if (msg->nlmsg_type != RTM_NEWNEIGH || (nd->ndm_state & (NUD_FAILED | NUD_INCOMPLETE)))
+		return MNL_CB_OK;
+	n->ifindex = (uint32_t)nd->ndm_ifindex;
+	mnl_attr_for_each (attr, msg, sizeof(*nd)) {
+		if (mnl_attr_get_type(attr) == NDA_LLADDR &&
+		    mnl_attr_get_payload_len(attr) == ETH_LEN) {
+			memcpy(n->mac, mnl_attr_get_payload(attr), ETH_LEN);
+			n->known = true;
+		}
+	}
+	return MNL_CB_OK;
+}
+
+static struct ndmsg *neighbour_msg(struct nlmsghdr *msg, uint16_t type, int family)
+{
+	struct ndmsg *nd;
+
+	msg->nlmsg_type = type;
+	nd = mnl_nlmsg_put_extra_header(msg, sizeof(*nd));
+	nd->ndm_family = (unsigned char)family;
+	return nd;
+}
+
+static int neighbour_get(struct mnl_socket *nl, const struct pb_kube_addr *addr, uint32_t bridge,
+			 struct neighbour *ret_neighbour)
+{
+	char buf[256];
+	struct nlmsghdr *msg = mnl_nlmsg_put_header(buf);
+	struct ndmsg *nd = neighbour_msg(msg, RTM_GETNEIGH, family_of(addr));
+
+	nd->ndm_ifindex = (int)bridge;
+	mnl_attr_put(msg, NDA_DST, bytes_of(addr), addr->addr.bytes);
+	return pb_nl_talk(nl, msg, neighbour_cb, ret_neighbour);
+}
+
+/* Makes the kernel send its own ARP or neighbour solicitation. */
+static int neighbour_ask(struct mnl_socket *nl, const struct pb_kube_addr *addr, uint32_t bridge)
+{
+	char buf[256];
+	struct nlmsghdr *msg = mnl_nlmsg_put_header(buf);
+	struct ndmsg *nd = neighbour_msg(msg, RTM_NEWNEIGH, family_of(addr));
+
+	msg->nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE;
+	nd->ndm_ifindex = (int)bridge;
+	nd->ndm_flags = NTF_USE;
+	mnl_attr_put(msg, NDA_DST, bytes_of(addr), addr->addr.bytes);
+	return pb_nl_talk(nl, msg, NULL, NULL);
+}
+
+static int port_get(struct mnl_socket *nl, uint32_t bridge, const unsigned char *mac,
+		    struct neighbour *ret_port)
+{
+	char buf[256];
+	struct nlmsghdr *msg = mnl_nlmsg_put_header(buf);
+
+	neighbour_msg(msg, RTM_GETNEIGH, AF_BRIDGE);
+	mnl_attr_put(msg, NDA_LLADDR, ETH_LEN, mac);
+	mnl_attr_put_u32(msg, NDA_MASTER, bridge);
+	return pb_nl_talk(nl, msg, neighbour_cb, ret_port);
+}
+
+static int resolve_on_bridge(struct mnl_socket *nl, const struct pb_kube_addr *addr,
+			     uint32_t bridge, struct pb_nl_link *ret_link)
+{
+	struct neighbour peer = {0}, port = {0};
+
+	if (neighbour_get(nl, addr, bridge, &peer) < 0 || !peer.known ||
+	    port_get(nl, bridge, peer.mac, &port) < 0 || !port.known)
+		return neighbour_ask(nl, addr, bridge) < 0 ? -ENOENT : -EAGAIN;
+	if (port.ifindex == bridge || pb_nl_link_get(nl, port.ifindex, ret_link) < 0)
+		return -ENOENT;
+	return ret_link->master == bridge ? 0 : -ENOENT;
+}
+
+int pb_node_resolve(struct mnl_socket *nl, const struct pb_kube_addr *addr,
+		    struct pb_iface *ret_iface)
+{
+	struct route route = {0};
+	struct pb_nl_link link = {0};
+	int rc = 0;
+
+	if (route_get(nl, addr, &route) < 0 || !route.direct || !route.oif ||
+	    pb_nl_link_get(nl, route.oif, &link) < 0)
+		return -ENOENT;
+	if (strcmp(link.kind, "bridge") == 0)
+		rc = resolve_on_bridge(nl, addr, route.oif, &link);
+	else if (link.loopback || (!route.host && strcmp(link.kind, "veth") != 0))
+		rc = -ENOENT;
+	if (rc < 0)
+		return rc;
+	ret_iface->ifindex = link.ifindex;
+	memcpy(ret_iface->name, link.name, sizeof(ret_iface->name));
+	return 0;
+}

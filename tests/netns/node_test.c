@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pods of this node and their interfaces, in networks built the way CNI plugins build them. The
+ * datapath and the store are played by this file; routes, bridges and events are the kernel's.
+ */
+#include "sandbox.h"
+
+#include <arpa/inet.h>
+#include <net/if.h>
+
+#include <node/node.h>
+#include <node/resolve.h>
+
+/* ---- the datapath and the store ---- */
+
+struct hooked {
+	uint32_t ifindex;
+	struct pb_endpoint ep;
+};
+
+static struct hooked hooked[8];
+static int refuse_add;
+static pb_kube_watch_fn watch_fn;
+static void *watch_arg;
+
+static struct hooked *on(uint32_t ifindex)
+{
+	for (size_t i = 0; i < PB_ARRAY_LEN(hooked); i++)
+		if (hooked[i].ifindex == ifindex)
+			return &hooked[i];
+	return NULL;
+}
+
+int pb_dp_pod_add(struct pb_dp *dp, uint32_t ifindex, const struct pb_endpoint *ep,
+		  struct pb_err *err)
+{
+	struct hooked *h = on(ifindex);
+
+	(void)dp;
+	if (refuse_add)
+		return pb_err_set(err, refuse_add, "refused by the test");
+	h = h ? h : on(0);
+	h->ifindex = ifindex;
+	h->ep = *ep;
+	return 0;
+}
+
+int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex)
+{
+	struct hooked *h = on(ifindex);
+
+	(void)dp;
+	if (!h)
+		return -ENOENT;
+	*h = (struct hooked){0};
+	return 0;
+}
+
+int pb_kube_watch(struct pb_kube *kube, uint32_t kind, pb_kube_watch_fn fn, void *arg,
+		  struct pb_kube_watch **ret_watch)
+{
+	(void)kube;
+	(void)ret_watch;
+	cr_assert_eq(kind, PB_KUBE_POD);
+	watch_fn = fn;
+	watch_arg = arg;
+	return 0;
+}
+
+void pb_kube_unwatch(struct pb_kube_watch *watch)
+{
+	(void)watch;
+}
+
+/* ---- pods ---- */
+
+struct pod {
+	struct pb_kube_pod pod;
+	struct pb_kube_addr ips[2];
+};
+
+static struct pb_kube_addr address(const char *text)
+{
+	struct pb_kube_addr addr = {.family = strchr(text, ':') ? 6 : 4};
+
+	cr_assert_eq(inet_pton(addr.family == 6 ? AF_INET6 : AF_INET, text, addr.addr.bytes), 1);
+	return addr;
+}
+
+static void pod_init(struct pod *p, const char *name, const char *uid, const char *ip4,
+		     const char *ip6)
+{
+	memset(p, 0, sizeof(*p));
+	p->pod.meta = (struct pb_kube_meta){.size = sizeof(p->pod),
+					    .kind = PB_KUBE_POD,
+					    .ns = "shop",
+					    .name = name,
+					    .uid = uid,
+					    .version = ""};
+	p->pod.node = "node-a";
+	p->pod.phase = PB_POD_RUNNING;
+	p->pod.ips = p->ips;
+	if (ip4)
+		p->ips[p->pod.n_ips++] = address(ip4);
+	if (ip6)
+		p->ips[p->pod.n_ips++] = address(ip6);
+}
+
+static void tell(uint32_t kind, const struct pod *p)
+{
+	struct pb_kube_event event = {.size = sizeof(event),
+				      .kind = kind,
+				      .object_kind = PB_KUBE_POD,
+				      .object = &p->pod};
+
+	watch_fn(watch_arg, &event);
+}
+
+/* ---- the node ---- */
+
+struct bed {
+	uv_loop_t loop;
+	struct pb_node *node;
+	struct pb_config config;
+};
+
+static char *uplink[] = {"up+"};
+
+static void bed_setup(struct bed *bed)
+{
+	struct pb_err err = {0};
+
+	memset(bed, 0, sizeof(*bed));
+	memset(hooked, 0, sizeof(hooked));
+	sandbox_enter();
+	uv_loop_init(&bed->loop);
+	bed->config.node.name = "node-a";
+	bed->config.datapath.devices = uplink;
+	bed->config.datapath.n_devices = 1;
+	cr_assert_eq(pb_node_new(&bed->loop, &bed->config, NULL, NULL, &bed->node, &err), 0, "%s",
+		     err.text);
+}
+
+static void bed_end(struct bed *bed)
+{
+	pb_node_close(bed->node, NULL, NULL);
+	uv_run(&bed->loop, UV_RUN_DEFAULT);
+	cr_expect_eq(uv_loop_close(&bed->loop), 0, "a handle was left open");
+}
+
+/* A veth whose other end stays here too: routes and device events are all that matters. */
+static uint32_t veth(const char *name)
+{
+	sh("ip link add %s type veth peer name p-%s && ip link set %s up && ip link set p-%s up",
+	   name, name, name, name);
+	return if_nametoindex(name);
+}
+
+static uint32_t veth_with_route(const char *name, const char *ip)
+{
+	uint32_t ifindex = veth(name);
+
+	sh("ip route add %s dev %s", ip, name);
+	return ifindex;
+}
+
+struct hook_state {
+	uint32_t ifindex;
+	bool hooked;
+};
+
+static bool is_hooked(void *arg)
+{
+	const struct hook_state *h = arg;
+
+	return (on(h->ifindex) != NULL) == h->hooked;
+}
+
+static void expect_hooked(struct bed *bed, uint32_t ifindex, bool wanted)
+{
+	struct hook_state state = {ifindex, wanted};
+
+	run_until(&bed->loop, is_hooked, &state);
+}
+
+static void count_turn(uv_timer_t *timer)
+{
+	uv_stop(timer->loop);
+}
+
+/* Longer than events need to settle: shows that nothing comes of what was done. */
+static void expect_nothing_hooked(struct bed *bed)
+{
+	uv_timer_t timer;
+
+	uv_timer_init(&bed->loop, &timer);
+	uv_timer_start(&timer, count_turn, 200, 0);
+	uv_run(&bed->loop, UV_RUN_DEFAULT);
+	uv_close((uv_handle_t *)&timer, NULL);
+	uv_run(&bed->loop, UV_RUN_NOWAIT);
+	for (size_t i = 0; i < PB_ARRAY_LEN(hooked); i++)
+		cr_expect_eq(hooked[i].ifindex, 0);
+}
+
+/* ---- where an address leads ---- */
+
+Test(node, an_address_leads_to_the_pods_interface_or_to_none)
+{
+	static const struct {
+		const char *shape, *ip, *iface;
+	} cases[] = {
+		{"a route per pod", "10.1.0.2", "cali1"},
+		{"a route per pod, IPv6", "fd00:1::2", "cali1"},
+		{"a subnet on a veth of its own", "10.2.0.9", "sub1"},
+		{"behind a gateway", "10.3.0.2", NULL},
+		{"two paths", "10.4.0.2", NULL},
+		{"the host's own address", "10.2.0.1", NULL},
+		{"no route", "192.0.2.1", NULL},
+		{"loopback", "127.0.0.5", NULL},
+		{"a subnet on something that isn't a veth", "10.5.0.9", NULL},
+		{"a host route on something that isn't a veth", "10.5.1.9", "tap1"},
+	};
+	struct mnl_socket *nl;
+
+	sandbox_enter();
+	veth("cali1");
+	veth("sub1");
+	sh("ip route add 10.1.0.2 dev cali1 && ip -6 route add fd00:1::2 dev cali1");
+	sh("ip addr add 10.2.0.1/24 dev sub1 && ip route add 10.3.0.0/24 via 10.2.0.9");
+	sh("ip route add 10.4.0.2 nexthop dev cali1 nexthop dev sub1");
+	sh("ip tuntap add tap1 mode tap && ip link set tap1 up");
+	sh("ip addr add 10.5.0.1/24 dev tap1 && ip route add 10.5.1.9 dev tap1");
+	cr_assert_eq(pb_nl_open(&nl, NULL), 0);
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		struct pb_kube_addr addr = address(cases[i].ip);
+		struct pb_iface iface = {0};
+		int rc = pb_node_resolve(nl, &addr, &iface);
+
+		cr_expect_eq(rc, cases[i].iface ? 0 : -ENOENT, "%s: %d", cases[i].shape, rc);
+		cr_expect_str_eq(iface.name, cases[i].iface ? cases[i].iface : "", "%s",
+				 cases[i].shape);
+	}
+	mnl_socket_close(nl);
+}
+
+/* ---- following pods ---- */
+
+Test(node, a_pod_with_a_route_of_its_own_is_hooked_until_it_is_deleted)
+{
+	struct bed bed;
+	struct pod pod;
+
+	bed_setup(&bed);
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", "fd00:1::2");
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_eq(on(ifindex)->ep.addr4.v4, pod.ips[0].addr.v4);
+	cr_expect_arr_eq(on(ifindex)->ep.addr6.bytes, pod.ips[1].addr.bytes, 16);
+	cr_expect_gt(on(ifindex)->ep.id, 0);
+
+	PB_JSON_FREE cJSON *table = pb_node_json(bed.node);
+	const cJSON *row = cJSON_GetArrayItem(cJSON_GetObjectItem(table, "items"), 0);
+
+	cr_expect_str_eq(pb_json_str(row, "pod", ""), "shop/web");
+	cr_expect_str_eq(pb_json_str(row, "interface", ""), "cali1");
+	cr_expect_str_eq(pb_json_str(row, "addresses", ""), "10.1.0.2, fd00:1::2");
+
+	tell(PB_KUBE_DELETE, &pod);
+	expect_hooked(&bed, ifindex, false);
+	bed_end(&bed);
+}
+
+Test(node, a_pod_behind_a_bridge_is_hooked_at_its_port)
+{
+	struct bed bed;
+	struct pod pod;
+
+	/* Given a bridge with two pods in namespaces of their own, and no traffic yet */
+	bed_setup(&bed);
+	sh("ip link add cni0 type bridge && ip addr add 10.1.0.1/24 dev cni0 && ip link set cni0 "
+	   "up");
+	for (int i = 2; i <= 3; i++)
+		sh("ip netns add pod%d && ip link add port%d master cni0 type veth peer name eth0 "
+		   "netns pod%d && ip link set port%d up && ip -n pod%d addr add 10.1.0.%d/24 dev "
+		   "eth0 && ip -n pod%d link set eth0 up",
+		   i, i, i, i, i, i, i);
+
+	/* When the second pod is announced, then the kernel is made to find its port */
+	pod_init(&pod, "web", "uid-1", "10.1.0.3", NULL);
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, if_nametoindex("port3"), true);
+	cr_expect_null(on(if_nametoindex("port2")));
+	cr_expect_null(on(if_nametoindex("cni0")));
+	bed_end(&bed);
+}
+
+Test(node, a_pod_that_is_announced_before_its_interface_is_hooked_when_that_appears)
+{
+	struct bed bed;
+	struct pod pod;
+
+	bed_setup(&bed);
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	tell(PB_KUBE_PUT, &pod);
+	expect_nothing_hooked(&bed);
+
+	uint64_t before = pb_now_ns();
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_lt(pb_now_ns() - before, 1500000000ULL, "by the event, not by the retry timer");
+	bed_end(&bed);
+}
+
+Test(node, pods_that_have_no_interface_here_are_left_alone)
+{
+	struct bed bed;
+	struct pod elsewhere, host, done;
+
+	bed_setup(&bed);
+	veth_with_route("cali1", "10.1.0.2");
+	pod_init(&elsewhere, "a", "uid-a", "10.1.0.2", NULL);
+	elsewhere.pod.node = "node-b";
+	pod_init(&host, "b", "uid-b", "10.1.0.2", NULL);
+	host.pod.flags = PB_POD_HOST_NETWORK;
+	pod_init(&done, "c", "uid-c", "10.1.0.2", NULL);
+	done.pod.phase = PB_POD_SUCCEEDED;
+	tell(PB_KUBE_PUT, &elsewhere);
+	tell(PB_KUBE_PUT, &host);
+	tell(PB_KUBE_PUT, &done);
+	expect_nothing_hooked(&bed);
+	bed_end(&bed);
+}
+
+Test(node, a_device_that_datapath_devices_names_is_no_pods_interface)
+{
+	struct bed bed;
+	struct pod pod;
+	struct pb_err err = {0};
+
+	bed_setup(&bed);
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	uint32_t ifindex = veth_with_route("up0", "10.1.0.2");
+
+	tell(PB_KUBE_PUT, &pod);
+	expect_nothing_hooked(&bed);
+
+	/* Until the configuration names it no longer, and again when it does */
+	bed.config.datapath.n_devices = 0;
+	cr_assert_eq(pb_node_reconfigure(bed.node, &bed.config, &err), 0, "%s", err.text);
+	expect_hooked(&bed, ifindex, true);
+	bed.config.datapath.n_devices = 1;
+	cr_assert_eq(pb_node_reconfigure(bed.node, &bed.config, &err), 0, "%s", err.text);
+	expect_hooked(&bed, ifindex, false);
+	bed_end(&bed);
+}
+
+Test(node, a_pod_that_ended_or_lost_its_device_is_unhooked_but_not_one_whose_route_flaps)
+{
+	struct bed bed;
+	struct pod pod, other;
+
+	bed_setup(&bed);
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	pod_init(&other, "db", "uid-2", "10.1.0.3", NULL);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+	uint32_t second = veth_with_route("cali2", "10.1.0.3");
+
+	tell(PB_KUBE_PUT, &pod);
+	tell(PB_KUBE_PUT, &other);
+	expect_hooked(&bed, ifindex, true);
+	expect_hooked(&bed, second, true);
+
+	sh("ip route del 10.1.0.2 dev cali1 && ip link del cali2");
+	expect_hooked(&bed, second, false);
+	cr_expect_not_null(on(ifindex));
+
+	pod.pod.phase = PB_POD_FAILED;
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, false);
+	bed_end(&bed);
+}
+
+Test(node, an_endpoint_id_lives_as_long_as_its_pod)
+{
+	struct bed bed;
+	struct pod pod, again;
+
+	bed_setup(&bed);
+	pod_init(&pod, "web-0", "uid-1", "10.1.0.2", NULL);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+	uint32_t id = on(ifindex)->ep.id;
+
+	/* A second address doesn't change it */
+	pod_init(&again, "web-0", "uid-1", "10.1.0.2", "fd00:1::2");
+	tell(PB_KUBE_PUT, &again);
+	cr_expect_eq(on(ifindex)->ep.id, id);
+	cr_expect_arr_eq(on(ifindex)->ep.addr6.bytes, again.ips[1].addr.bytes, 16);
+
+	/* Nor does a restart of the agent */
+	tell(PB_KUBE_DELETE, &pod);
+	expect_hooked(&bed, ifindex, false);
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_eq(on(ifindex)->ep.id, id);
+
+	/* A new pod of the same name is another one */
+	pod_init(&again, "web-0", "uid-2", "10.1.0.2", NULL);
+	tell(PB_KUBE_PUT, &again);
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_neq(on(ifindex)->ep.id, id);
+	bed_end(&bed);
+}
+
+Test(node, a_second_pod_waits_for_an_interface_that_still_belongs_to_the_first)
+{
+	struct bed bed;
+	struct pod old, young;
+
+	bed_setup(&bed);
+	pod_init(&old, "old", "uid-1", "10.1.0.2", NULL);
+	pod_init(&young, "young", "uid-2", "10.1.0.2", NULL);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	tell(PB_KUBE_PUT, &old);
+	expect_hooked(&bed, ifindex, true);
+	uint32_t id = on(ifindex)->ep.id;
+
+	tell(PB_KUBE_PUT, &young);
+	uv_run(&bed.loop, UV_RUN_NOWAIT);
+	cr_expect_eq(on(ifindex)->ep.id, id);
+
+	tell(PB_KUBE_DELETE, &old);
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_neq(on(ifindex)->ep.id, id);
+	bed_end(&bed);
+}
+
+Test(node, hooks_that_were_refused_are_tried_again)
+{
+	struct bed bed;
+	struct pod pod;
+
+	bed_setup(&bed);
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	refuse_add = -ENOMEM;
+	tell(PB_KUBE_PUT, &pod);
+	expect_nothing_hooked(&bed);
+	refuse_add = 0;
+	expect_hooked(&bed, ifindex, true);
+	bed_end(&bed);
+}
