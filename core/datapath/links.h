@@ -18,9 +18,9 @@ struct pb_links;
 
 struct pb_links_env {
 	uv_loop_t *loop;
-	const char *bpffs;  /* the agent's directory; "links" is made below it */
-	const char *cgroup; /* NULL: no socket hooks */
-	enum pb_attach_mode mode;
+	const char *bpffs;	     /* the agent's directory; "links" is made below it */
+	const char *cgroup;	     /* NULL: no socket hooks */
+	enum pb_attach_mode mode;    /* of new attachments; adopted ones stay as they are */
 	int entry_fd[PB_HOOK_COUNT]; /* entry programs by enum pb_hook; borrowed */
 };
 
