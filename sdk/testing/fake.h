@@ -266,25 +266,25 @@ void fake_bury(struct pb_fake *fake, void *memory);
 int fake_maps_resolve(struct fake_gen *gen);
 void fake_map_free(struct fake_map *map);
 int fake_host_map(struct pb_ctx *ctx, const char *name, struct pb_map **ret_map);
-int fake_host_map_info(struct pb_map *map, struct pb_map_info *ret_info);
-int fake_host_map_lookup(struct pb_map *map, const void *key, void *ret_value);
-int fake_host_map_update(struct pb_map *map, const void *key, const void *value, uint64_t flags);
-int fake_host_map_delete(struct pb_map *map, const void *key);
-int fake_host_map_next(struct pb_map *map, const void *key, void *ret_key);
-int fake_host_map_update_batch(struct pb_map *map, const void *keys, const void *values, uint32_t n,
-			       uint64_t flags, uint32_t *ret_done);
-int fake_host_map_delete_batch(struct pb_map *map, const void *keys, uint32_t n,
+int fake_host_map_info(struct pb_map *handle, struct pb_map_info *ret_info);
+int fake_host_map_lookup(struct pb_map *handle, const void *key, void *ret_value);
+int fake_host_map_update(struct pb_map *handle, const void *key, const void *value, uint64_t flags);
+int fake_host_map_delete(struct pb_map *handle, const void *key);
+int fake_host_map_next(struct pb_map *handle, const void *key, void *ret_key);
+int fake_host_map_update_batch(struct pb_map *handle, const void *keys, const void *values,
+			       uint32_t n, uint64_t flags, uint32_t *ret_done);
+int fake_host_map_delete_batch(struct pb_map *handle, const void *keys, uint32_t n,
 			       uint32_t *ret_done);
 
 /* topics.c */
 int fake_topics_check(struct fake_gen *gen);
 int fake_replay(struct fake_gen *gen);
-void fake_topics_withdraw_older(struct pb_fake *fake, const char *topic, uint32_t gen);
+void fake_topics_withdraw_older(struct pb_fake *fake, const char *name, uint32_t gen);
 void fake_topics_free(struct pb_fake *fake);
 int fake_host_publish(struct pb_ctx *ctx, const char *topic, uint32_t version, const char *key,
 		      const void *value, size_t len);
 int fake_host_withdraw(struct pb_ctx *ctx, const char *topic, const char *key);
-int fake_host_synced(struct pb_ctx *ctx, const char *topic);
+int fake_host_synced(struct pb_ctx *ctx, const char *name);
 int fake_host_subscribe(struct pb_ctx *ctx, const char *topic, uint32_t version, pb_topic_fn fn,
 			void *arg);
 int fake_host_kube_watch(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg);

@@ -124,16 +124,16 @@ bool pb_fake_kube_watched(const struct pb_fake *fake, uint32_t kind);
 int pb_fake_publish(struct pb_fake *fake, const char *topic, uint32_t version, const char *key,
 		    const void *value, size_t len);
 int pb_fake_withdraw(struct pb_fake *fake, const char *topic, const char *key);
-int pb_fake_synced(struct pb_fake *fake, const char *topic);
+int pb_fake_synced(struct pb_fake *fake, const char *name);
 /* The retained value of a key, whoever published it. NULL: none. ret_len may be NULL. */
 const void *pb_fake_topic_get(const struct pb_fake *fake, const char *topic, const char *key,
 			      size_t *ret_len);
 /* How many records are retained. */
-size_t pb_fake_topic_count(const struct pb_fake *fake, const char *topic);
+size_t pb_fake_topic_count(const struct pb_fake *fake, const char *name);
 /* True once a publisher has called synced(). */
-bool pb_fake_topic_synced(const struct pb_fake *fake, const char *topic);
+bool pb_fake_topic_synced(const struct pb_fake *fake, const char *name);
 /* Puts and withdrawals since the fake was made: shows that nothing was published twice. */
-uint64_t pb_fake_topic_changes(const struct pb_fake *fake, const char *topic);
+uint64_t pb_fake_topic_changes(const struct pb_fake *fake, const char *name);
 
 /* ---- maps ------------------------------------------------------------------------------ */
 
