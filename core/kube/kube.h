@@ -4,7 +4,9 @@
  *
  * Owns the decoded objects. A kind is asked of the source only while somebody watches it.
  * Memory follows the decoded objects, never the size of a list. A source that fails or goes
- * away deletes nothing: the last good state stays until a newer full list says otherwise.
+ * away deletes nothing: the last good state stays until a newer full list says otherwise. No
+ * watcher is ever called from inside a call into this header. The pool of interned strings
+ * (node and zone names) is the only process-wide state.
  */
 #ifndef PB_KUBE_STORE_H
 #define PB_KUBE_STORE_H
@@ -25,7 +27,10 @@ int pb_kube_new(uv_loop_t *loop, const struct pb_config *config, struct pb_kube 
 		struct pb_err *err);
 /* Starts or switches the source of the configuration. Errors of reach are retried, not returned. */
 int pb_kube_start(struct pb_kube *kube, const struct pb_config *config, struct pb_err *err);
-/* Closes all handles; `closed` is called when the loop has none of ours left. */
+/*
+ * Closes all handles, frees everything, watches included; `closed` is called when the loop has
+ * none of ours left.
+ */
 void pb_kube_close(struct pb_kube *kube, void (*closed)(void *arg), void *arg);
 
 /*
@@ -49,7 +54,8 @@ cJSON *pb_kube_status_json(struct pb_kube *kube);
 /*
  * One Kubernetes object as JSON text into the structure of its kind (found by kind and
  * apiVersion). Free with pb_kube_object_free(). -ENOTSUP: a kind the core doesn't decode;
- * -EINVAL: names object and field. Invalid list entries are left out and counted in *ret_warns.
+ * -EINVAL: names object and field. Invalid list entries are left out and counted in *ret_warns;
+ * the first one's reason is then in err->text, with err->code 0.
  */
 int pb_kube_decode(const char *json, size_t len, struct pb_kube_meta **ret_object,
 		   unsigned *ret_warns, struct pb_err *err);

@@ -49,7 +49,10 @@ struct pb_source_ops {
 	void (*want)(struct pb_source *source, uint32_t kind, bool on);
 	/* What status shows about the source as a whole; the caller owns the result. */
 	cJSON *(*status)(struct pb_source *source);
-	/* Closes all handles, then calls closed and frees itself. */
+	/*
+	 * Closes all handles, then frees itself and calls closed. From the call on it says nothing
+	 * to the sink any more: another source may already be feeding it.
+	 */
 	void (*close)(struct pb_source *source, void (*closed)(void *arg), void *arg);
 };
 

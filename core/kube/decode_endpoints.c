@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * EndpointSlices and Endpoints. Missing conditions get their meaning here, once, so that no
+ * reader has to know the rules; merging slices is not done here.
+ */
+#include <kube/decode.h>
+
+#define SERVICE_NAME "kubernetes.io/service-name"
+#define OVER_CAPACITY "endpoints.kubernetes.io/over-capacity"
+
+/* The member's text as an interned string, "" when missing; NULL with an error noted. */
+static const char *intern_span(struct pb_decode *d, struct pb_span value, const char *field)
+{
+	PB_FREE char *large = NULL;
+	const char *interned;
+	char small[256], *text = small;
+
+	if (pb_span_type(value) && pb_span_type(value) != '"')
+		pb_decode_fail(d, "%s is not a string: put it in double quotes", field);
+	if (pb_span_type(value) != '"')
+		return "";
+	if (pb_span_room(value) > sizeof(small))
+		text = large = malloc(pb_span_room(value));
+	interned = text ? pb_kube_intern(text, pb_span_text(value, text)) : NULL;
+	if (interned)
+		return interned;
+	d->arena.rc = -ENOMEM;
+	return "";
+}
+
+/* {"forZones": [{"name": "a"}, ...]} as "a,b". */
+static const char *intern_hints(struct pb_decode *d, struct pb_span hints)
+{
+	struct pb_span zones, zone, name;
+	const struct pb_scan_field fields[] = {{"forZones", &zones}};
+	const struct pb_scan_field names[] = {{"name", &name}};
+	PB_BUF_FREE struct pb_buf list = {0};
+	const char *interned;
+	struct pb_scan scan;
+	int rc = 0;
+
+	if (!pb_span_type(hints))
+		return "";
+	pb_scan_fields(hints, fields, PB_ARRAY_LEN(fields));
+	scan = pb_decode_list(d, zones, "endpoints.hints.forZones");
+	while (rc == 0 && pb_scan_element(&scan, &zone)) {
+		PB_FREE char *text = NULL;
+		size_t len;
+
+		pb_scan_fields(zone, names, PB_ARRAY_LEN(names));
+		if (pb_span_type(name) != '"' || pb_span_is(name, ""))
+			continue;
+		text = malloc(pb_span_room(name));
+		len = text ? pb_span_text(name, text) : 0;
+		rc = list.len ? pb_buf_append(&list, ",", 1) : 0;
+		if (rc == 0)
+			rc = text ? pb_buf_append(&list, text, len) : -ENOMEM;
+	}
+	interned = rc == 0 ? pb_kube_intern(list.data, list.len) : NULL;
+	if (!interned)
+		d->arena.rc = -ENOMEM;
+	return interned ? interned : "";
+}
+
+static uint32_t conditions_of(struct pb_decode *d, struct pb_span value)
+{
+	struct pb_span ready, serving, terminating;
+	const struct pb_scan_field fields[] = {{"ready", &ready},
+					       {"serving", &serving},
+					       {"terminating", &terminating}};
+	uint32_t bits = 0;
+	bool is_ready;
+
+	pb_scan_fields(value, fields, PB_ARRAY_LEN(fields));
+	is_ready = pb_decode_bool(d, ready, "endpoints.conditions.ready", true);
+	if (is_ready)
+		bits |= PB_ENDPOINT_READY;
+	if (pb_decode_bool(d, serving, "endpoints.conditions.serving", is_ready))
+		bits |= PB_ENDPOINT_SERVING;
+	if (pb_decode_bool(d, terminating, "endpoints.conditions.terminating", false))
+		bits |= PB_ENDPOINT_TERMINATING;
+	return bits;
+}
+
+static bool read_port(struct pb_decode *d, struct pb_span value, struct pb_slice_port *port)
+{
+	struct pb_span name, number, protocol, app;
+	const struct pb_scan_field fields[] = {{"name", &name},
+					       {"port", &number},
+					       {"protocol", &protocol},
+					       {"appProtocol", &app}};
+	int64_t n = 0;
+
+	pb_scan_fields(value, fields, PB_ARRAY_LEN(fields));
+	if (!pb_decode_number(d, number, "ports.port", 1, 65535, &n) && pb_span_type(number))
+		return false;
+	port->port = (uint16_t)n;
+	port->protocol = pb_decode_protocol(protocol);
+	if (!port->protocol)
+		pb_decode_warn(d, "ports.protocol: other than TCP, UDP and SCTP");
+	pb_decode_text(d, name, "ports.name", &port->name);
+	pb_decode_text(d, app, "ports.appProtocol", &port->app_protocol);
+	return true;
+}
+
+static const struct pb_slice_port *copy_ports(struct pb_decode *d, struct pb_span list,
+					      uint32_t *ret_n)
+{
+	static const int slots[] = {offsetof(struct pb_slice_port, name),
+				    offsetof(struct pb_slice_port, app_protocol), -1};
+	struct pb_scan scan = pb_decode_list(d, list, "ports");
+	PB_FREE struct pb_slice_port *ports =
+		pb_decode_room(d, pb_decode_count(list), sizeof(*ports));
+	const struct pb_slice_port *copy;
+	struct pb_span value;
+	uint32_t n = 0;
+
+	while (ports && pb_scan_element(&scan, &value))
+		n += read_port(d, value, &ports[n]);
+	copy = pb_kube_arena_copy(&d->arena, ports, n, sizeof(*ports), slots);
+	*ret_n = copy ? n : 0;
+	return copy;
+}
+
+/* Strings in the entries are counted by whoever holds the entries: the arena's, or nobody's. */
+static const struct pb_endpoint_entry *
+copy_entries(struct pb_decode *d, const struct pb_endpoint_entry *entries, uint32_t n)
+{
+	const struct pb_endpoint_entry *copy =
+		pb_kube_arena_copy(&d->arena, entries, n, sizeof(*entries), NULL);
+
+	for (uint32_t i = 0; !copy && i < n; i++) {
+		pb_kube_intern_unref(entries[i].node);
+		pb_kube_intern_unref(entries[i].zone);
+		pb_kube_intern_unref(entries[i].hints);
+	}
+	return copy;
+}
+
+/* ---- EndpointSlice ---- */
+
+struct endpoint_spans {
+	struct pb_span addresses, conditions, node, zone, hints, topology;
+};
+
+static bool first_address(struct pb_decode *d, struct pb_span list, uint32_t family,
+			  union pb_addr *ret_addr)
+{
+	struct pb_scan scan = pb_decode_list(d, list, "endpoints.addresses");
+	struct pb_kube_addr addr;
+	struct pb_span value;
+
+	if (!pb_scan_element(&scan, &value)) {
+		pb_decode_warn(d, "endpoints: one without an address");
+		return false;
+	}
+	if (!pb_decode_addr(d, value, "endpoints.addresses", &addr))
+		return false;
+	if (addr.family != family) {
+		pb_decode_warn(d, "endpoints.addresses: an IPv%u address in a slice of IPv%u",
+			       addr.family, family);
+		return false;
+	}
+	*ret_addr = addr.addr;
+	return true;
+}
+
+static bool read_endpoint(struct pb_decode *d, struct pb_span value, uint32_t family,
+			  struct pb_endpoint_entry *entry)
+{
+	struct endpoint_spans s;
+	const struct pb_scan_field fields[] = {{"addresses", &s.addresses},
+					       {"conditions", &s.conditions},
+					       {"nodeName", &s.node},
+					       {"zone", &s.zone},
+					       {"hints", &s.hints},
+					       {"topology", &s.topology}};
+	struct pb_span host, zone;
+	const struct pb_scan_field topology[] = {{"kubernetes.io/hostname", &host},
+						 {"topology.kubernetes.io/zone", &zone}};
+
+	pb_scan_fields(value, fields, PB_ARRAY_LEN(fields));
+	if (!first_address(d, s.addresses, family, &entry->addr))
+		return false;
+	if (d->v1beta1) {
+		pb_scan_fields(s.topology, topology, PB_ARRAY_LEN(topology));
+		if (!pb_span_type(s.node))
+			s.node = host;
+		s.zone = zone;
+	}
+	entry->conditions = conditions_of(d, s.conditions);
+	entry->node = intern_span(d, s.node, "endpoints.nodeName");
+	entry->zone = intern_span(d, s.zone, "endpoints.zone");
+	entry->hints = intern_hints(d, s.hints);
+	return true;
+}
+
+static void fill_slice_endpoints(struct pb_decode *d, struct pb_span list,
+				 struct pb_kube_endpointslice *slice)
+{
+	struct pb_scan scan = pb_decode_list(d, list, "endpoints");
+	PB_FREE struct pb_endpoint_entry *entries = NULL;
+	struct pb_span value;
+	uint32_t n = 0;
+
+	if (slice->family == 0)
+		return;
+	entries = pb_decode_room(d, pb_decode_count(list), sizeof(*entries));
+	while (entries && pb_scan_element(&scan, &value))
+		n += read_endpoint(d, value, slice->family, &entries[n]);
+	slice->endpoints = copy_entries(d, entries, n);
+	slice->n_endpoints = slice->endpoints ? n : 0;
+	pb_kube_arena_slot(&d->arena, &slice->endpoints);
+}
+
+void pb_kube_fill_endpointslice(struct pb_decode *d, struct pb_kube_meta *object)
+{
+	struct pb_kube_endpointslice *slice = (struct pb_kube_endpointslice *)object;
+	struct pb_span type, endpoints, ports;
+	const struct pb_scan_field fields[] = {{"addressType", &type},
+					       {"endpoints", &endpoints},
+					       {"ports", &ports}};
+
+	pb_scan_fields(d->root, fields, PB_ARRAY_LEN(fields));
+	slice->service = pb_decode_label(object, SERVICE_NAME);
+	pb_kube_arena_slot(&d->arena, &slice->service);
+	slice->family = pb_span_is(type, "IPv4") ? 4 : pb_span_is(type, "IPv6") ? 6 : 0;
+	if (!pb_span_type(type))
+		pb_decode_fail(d, "addressType is missing: IPv4, IPv6 or FQDN");
+	slice->ports = copy_ports(d, ports, &slice->n_ports);
+	pb_kube_arena_slot(&d->arena, &slice->ports);
+	fill_slice_endpoints(d, endpoints, slice);
+}
+
+/* ---- Endpoints ---- */
+
+static bool read_address(struct pb_decode *d, struct pb_span value, struct pb_endpoint_entry *entry,
+			 uint8_t *family)
+{
+	struct pb_span ip, node;
+	const struct pb_scan_field fields[] = {{"ip", &ip}, {"nodeName", &node}};
+	struct pb_kube_addr addr;
+
+	pb_scan_fields(value, fields, PB_ARRAY_LEN(fields));
+	if (!pb_decode_addr(d, ip, "subsets.addresses.ip", &addr))
+		return false;
+	entry->addr = addr.addr;
+	entry->node = intern_span(d, node, "subsets.addresses.nodeName");
+	entry->zone = "";
+	entry->hints = "";
+	entry->conditions = PB_ENDPOINT_READY | PB_ENDPOINT_SERVING;
+	*family = (uint8_t)addr.family;
+	return true;
+}
+
+static void read_addresses(struct pb_decode *d, struct pb_span list,
+			   struct pb_endpoints_subset *subset)
+{
+	struct pb_scan scan = pb_decode_list(d, list, "subsets.addresses");
+	size_t room = pb_decode_count(list);
+	PB_FREE struct pb_endpoint_entry *entries = pb_decode_room(d, room, sizeof(*entries));
+	PB_FREE uint8_t *families = pb_decode_room(d, room, 1);
+	struct pb_span value;
+	uint32_t n = 0;
+
+	while (entries && families && pb_scan_element(&scan, &value))
+		n += read_address(d, value, &entries[n], &families[n]);
+	subset->families = pb_kube_arena_copy(&d->arena, families, n, 1, NULL);
+	subset->endpoints = copy_entries(d, entries, n);
+	subset->n_endpoints = subset->endpoints ? n : 0;
+}
+
+/* A subset without an address or without a port leads nowhere and is left out. */
+static bool read_subset(struct pb_decode *d, struct pb_span value,
+			struct pb_endpoints_subset *subset)
+{
+	struct pb_span addresses, ports;
+	const struct pb_scan_field fields[] = {{"addresses", &addresses}, {"ports", &ports}};
+
+	*subset = (struct pb_endpoints_subset){0};
+	pb_scan_fields(value, fields, PB_ARRAY_LEN(fields));
+	subset->ports = copy_ports(d, ports, &subset->n_ports);
+	if (subset->n_ports)
+		read_addresses(d, addresses, subset);
+	return subset->n_endpoints > 0;
+}
+
+void pb_kube_fill_endpoints(struct pb_decode *d, struct pb_kube_meta *object)
+{
+	static const int slots[] = {offsetof(struct pb_endpoints_subset, ports),
+				    offsetof(struct pb_endpoints_subset, endpoints),
+				    offsetof(struct pb_endpoints_subset, families), -1};
+	struct pb_kube_endpoints *endpoints = (struct pb_kube_endpoints *)object;
+	PB_FREE struct pb_endpoints_subset *subsets = NULL;
+	struct pb_span list, value;
+	const struct pb_scan_field fields[] = {{"subsets", &list}};
+	struct pb_scan scan;
+	uint32_t n = 0;
+
+	pb_scan_fields(d->root, fields, PB_ARRAY_LEN(fields));
+	scan = pb_decode_list(d, list, "subsets");
+	subsets = pb_decode_room(d, pb_decode_count(list), sizeof(*subsets));
+	while (subsets && pb_scan_element(&scan, &value))
+		n += read_subset(d, value, &subsets[n]);
+	endpoints->subsets = pb_kube_arena_copy(&d->arena, subsets, n, sizeof(*subsets), slots);
+	endpoints->n_subsets = endpoints->subsets ? n : 0;
+	pb_kube_arena_slot(&d->arena, &endpoints->subsets);
+	for (uint32_t i = 0; !endpoints->subsets && i < n; i++)
+		for (uint32_t j = 0; j < subsets[i].n_endpoints; j++)
+			pb_kube_intern_unref(subsets[i].endpoints[j].node);
+	endpoints->truncated =
+		strcmp(pb_decode_annotation(object, OVER_CAPACITY), "truncated") == 0 ||
+		strcmp(pb_decode_label(object, OVER_CAPACITY), "truncated") == 0;
+}

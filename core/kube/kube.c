@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Life of the store: made, fed by one source at a time, closed. Switching the source never
+ * clears what is known; the new source's first full lists do that, by difference.
+ */
+#include <kube/store.h>
+
+int pb_kube_new(uv_loop_t *loop, const struct pb_config *config, struct pb_kube **ret_kube,
+		struct pb_err *err)
+{
+	struct pb_kube *kube = calloc(1, sizeof(*kube));
+	int rc;
+
+	(void)config;
+	if (!kube)
+		return pb_err_set(err, -ENOMEM, "kubernetes: out of memory");
+	kube->loop = loop;
+	rc = uv_idle_init(loop, &kube->idle);
+	if (rc < 0) {
+		free(kube);
+		return pb_err_set(err, rc, "kubernetes: event loop: %s", uv_strerror(rc));
+	}
+	kube->idle.data = kube;
+	kube->open = 1;
+	*ret_kube = kube;
+	return 0;
+}
+
+static void stores_free(struct pb_kube *kube)
+{
+	for (uint32_t kind = 1; kind < PB_KUBE_KINDS; kind++) {
+		struct pb_kube_store *store = &kube->stores[kind];
+
+		while (store->watches)
+			pb_kube_unwatch(store->watches);
+		pb_kube_store_clear(kube, kind);
+		free(store->state);
+		free(store->last_error);
+	}
+}
+
+/* One handle or source less. */
+static void one_closed(struct pb_kube *kube)
+{
+	void (*closed)(void *arg) = kube->closed;
+	void *arg = kube->closed_arg;
+
+	if (--kube->open)
+		return;
+	stores_free(kube);
+	free(kube->source_path);
+	free(kube);
+	if (closed)
+		closed(arg);
+}
+
+static void idle_closed(uv_handle_t *handle)
+{
+	one_closed(handle->data);
+}
+
+static void source_closed(void *arg)
+{
+	one_closed(arg);
+}
+
+void pb_kube_source_drop(struct pb_kube *kube)
+{
+	struct pb_source *source = PB_TAKE_PTR(kube->source);
+
+	if (!source)
+		return;
+	kube->open++;
+	source->ops->close(source, source_closed, kube);
+}
+
+void pb_kube_close(struct pb_kube *kube, void (*closed)(void *arg), void *arg)
+{
+	kube->closing = true;
+	kube->closed = closed;
+	kube->closed_arg = arg;
+	pb_kube_source_drop(kube);
+	uv_close((uv_handle_t *)&kube->idle, idle_closed);
+}
+
+static const char *known_name(const struct pb_kube_store *store)
+{
+	if (!store->watches)
+		return "not watched";
+	if (store->known == PB_KNOWN_ABSENT)
+		return "not served";
+	return store->known == PB_KNOWN_SYNCED ? "synced" : "waiting for the first list";
+}
+
+static cJSON *kind_status(const struct pb_kube_store *store, const char *name)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(json, "kind", name);
+	cJSON_AddStringToObject(json, "state", known_name(store));
+	if (store->state)
+		cJSON_AddStringToObject(json, "source", store->state);
+	cJSON_AddBoolToObject(json, "healthy", store->healthy || !store->state);
+	cJSON_AddNumberToObject(json, "objects", (double)store->objects);
+	cJSON_AddNumberToObject(json, "events", (double)store->events);
+	cJSON_AddNumberToObject(json, "relists", store->lists ? (double)(store->lists - 1) : 0);
+	cJSON_AddNumberToObject(json, "refused", (double)store->refused);
+	if (store->last_error)
+		cJSON_AddStringToObject(json, "last_error", store->last_error);
+	return json;
+}
+
+cJSON *pb_kube_status_json(struct pb_kube *kube)
+{
+	cJSON *json = cJSON_CreateObject(), *source, *kinds;
+
+	cJSON_AddStringToObject(json, "source", kube->source ? kube->source->ops->name : "none");
+	source = kube->source ? kube->source->ops->status(kube->source) : NULL;
+	if (source)
+		cJSON_AddItemToObject(json, "detail", source);
+	kinds = cJSON_AddArrayToObject(json, "kinds");
+	for (uint32_t kind = 1; kind < PB_KUBE_KINDS; kind++)
+		cJSON_AddItemToArray(kinds,
+				     kind_status(&kube->stores[kind], pb_kube_type(kind)->name));
+	return json;
+}

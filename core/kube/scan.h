@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Walks JSON text in place: no tree, no allocation, no copy but for the strings that are kept.
+ *
+ * Owns validation (strict RFC 8259, bounded nesting) and the walk over what was validated. A
+ * span other than pb_scan_check()'s input must come from a span that was checked: the walk
+ * itself trusts its text.
+ */
+#ifndef PB_KUBE_SCAN_H
+#define PB_KUBE_SCAN_H
+
+#include <base/base.h>
+
+/* The deepest nesting that is accepted. */
+#define PB_SCAN_DEPTH 64
+
+/* One JSON value without surrounding blanks; p NULL: no value (missing or null). */
+struct pb_span {
+	const char *p;
+	const char *end;
+};
+
+/* A place in an object or list. */
+struct pb_scan {
+	const char *p;
+	const char *end;
+};
+
+/* Checks that the text is one JSON value; the error names line and column. */
+int pb_scan_check(const char *json, size_t len, struct pb_span *ret_root, struct pb_err *err);
+
+/* '{', '[', '"', 't', 'f', '0' for a number, or '\0' for no value. */
+char pb_span_type(struct pb_span value);
+
+/* Starts a walk; over anything but an object (a list) it finds nothing. */
+struct pb_scan pb_scan_object(struct pb_span object);
+struct pb_scan pb_scan_list(struct pb_span list);
+bool pb_scan_member(struct pb_scan *scan, struct pb_span *ret_key, struct pb_span *ret_value);
+bool pb_scan_element(struct pb_scan *scan, struct pb_span *ret_value);
+
+/* Where to put the value of a member. */
+struct pb_scan_field {
+	const char *name;
+	struct pb_span *value;
+};
+
+/*
+ * Fills the values of the named members; those that are missing or null become no value. Of a
+ * member given twice the last one counts, as in Kubernetes.
+ */
+void pb_scan_fields(struct pb_span object, const struct pb_scan_field *fields, size_t n);
+
+/* True if the value is the string `text`. */
+bool pb_span_is(struct pb_span value, const char *text);
+/* The most bytes that pb_span_text() can need, NUL included. */
+size_t pb_span_room(struct pb_span string);
+/*
+ * Writes the string unescaped and NUL terminated, returns its length. What can't stand in a C
+ * string or in UTF-8 (U+0000, half a surrogate pair) becomes U+FFFD.
+ */
+size_t pb_span_text(struct pb_span string, char *dst);
+/* -EINVAL: no whole number; -ERANGE: doesn't fit in 63 bits. */
+int pb_span_int(struct pb_span value, int64_t *ret_number);
+
+#endif

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The objects by kind and name, as the source reports them. Changes are noted for the watches,
+ * never told from here: no callback of a watcher runs inside a call of the source.
+ */
+#include <kube/store.h>
+
+static struct pb_kube *kube_of(struct pb_sink *sink)
+{
+	return (struct pb_kube *)sink;
+}
+
+static struct pb_kube_store *store_of(struct pb_kube *kube, uint32_t kind)
+{
+	struct pb_kube_store *store;
+
+	if (!pb_kube_type(kind) || kube->closing)
+		return NULL;
+	store = &kube->stores[kind];
+	/* What the source sends late about a kind that nobody watches any more isn't kept. */
+	return store->watches ? store : NULL;
+}
+
+static void set_text(char **slot, const char *text)
+{
+	char *copy = text ? strdup(text) : NULL;
+
+	free(*slot);
+	*slot = copy;
+}
+
+static size_t entry_key(char *buf, size_t size, const char *ns, const char *name)
+{
+	int len = snprintf(buf, size, "%s/%s", ns, name);
+
+	return len > 0 && (size_t)len < size ? (size_t)len : 0;
+}
+
+static struct pb_kube_entry *entry_find(struct pb_kube_store *store, const char *key, size_t len)
+{
+	struct pb_kube_entry *entry;
+
+	HASH_FIND(hh, store->entries, key, len, entry);
+	return entry;
+}
+
+static struct pb_kube_entry *entry_new(struct pb_kube_store *store, const char *key, size_t len)
+{
+	struct pb_kube_entry *entry = calloc(1, sizeof(*entry) + len + 1);
+
+	if (!entry)
+		return NULL;
+	memcpy(entry->key, key, len);
+	entry->seq = store->next_seq++;
+	HASH_ADD_KEYPTR(hh, store->entries, entry->key, len, entry);
+	if (entry->hh.tbl)
+		return entry;
+	free(entry);
+	return NULL;
+}
+
+void pb_kube_store_settle(struct pb_kube_store *store, struct pb_kube_entry *entry)
+{
+	struct pb_kube_watch *watch;
+
+	if (entry->object || entry->n_notes)
+		return;
+	DL_FOREACH (store->watches, watch)
+		if (watch->cursor == entry)
+			watch->cursor = entry->hh.next;
+	HASH_DEL(store->entries, entry);
+	free(entry);
+}
+
+static bool is_same(const struct pb_kube_object *a, const struct pb_kube_object *b)
+{
+	return a->digest == b->digest && a->len == b->len;
+}
+
+void pb_kube_store_put(struct pb_kube *kube, struct pb_kube_object *object)
+{
+	const struct pb_kube_meta *meta = pb_kube_object_meta(object);
+	struct pb_kube_store *store = store_of(kube, meta->kind);
+	struct pb_kube_entry *entry;
+	char key[512];
+	size_t len = entry_key(key, sizeof(key), meta->ns, meta->name);
+
+	if (!store || !len) {
+		pb_kube_object_unref(object);
+		return;
+	}
+	entry = entry_find(store, key, len);
+	if (!entry)
+		entry = entry_new(store, key, len);
+	if (!entry) {
+		pb_kube_object_unref(object);
+		return;
+	}
+	entry->listed = store->list;
+	if (entry->object && is_same(entry->object, object)) {
+		pb_kube_object_unref(object);
+		return;
+	}
+	pb_kube_note_change(kube, meta->kind, entry);
+	store->objects += !entry->object;
+	store->events++;
+	pb_kube_object_unref(entry->object);
+	entry->object = object;
+}
+
+static void entry_delete(struct pb_kube *kube, uint32_t kind, struct pb_kube_entry *entry)
+{
+	struct pb_kube_store *store = &kube->stores[kind];
+
+	if (!entry->object)
+		return;
+	pb_kube_note_change(kube, kind, entry);
+	store->objects--;
+	store->events++;
+	pb_kube_object_unref(entry->object);
+	entry->object = NULL;
+	pb_kube_store_settle(store, entry);
+}
+
+void pb_kube_store_clear(struct pb_kube *kube, uint32_t kind)
+{
+	struct pb_kube_entry *entry, *tmp;
+
+	HASH_ITER (hh, kube->stores[kind].entries, entry, tmp)
+		entry_delete(kube, kind, entry);
+}
+
+void pb_kube_store_refused(struct pb_kube *kube, uint32_t kind, const char *text)
+{
+	struct pb_kube_store *store = store_of(kube, kind);
+
+	if (!store)
+		return;
+	store->refused++;
+	set_text(&store->last_error, text);
+}
+
+void pb_sink_list_begin(struct pb_sink *sink, uint32_t kind)
+{
+	struct pb_kube_store *store = store_of(kube_of(sink), kind);
+
+	if (!store)
+		return;
+	store->list++;
+	store->listing = true;
+}
+
+static int decode(uint32_t kind, const char *api_version, const char *json, size_t len,
+		  struct pb_kube_object **ret_object, unsigned *ret_warns, struct pb_err *err)
+{
+	struct pb_kube_head head;
+	struct pb_span root;
+	int rc = pb_scan_check(json, len, &root, err);
+
+	if (rc < 0)
+		return pb_err_prefix(err, "%s", pb_kube_type(kind)->name);
+	if (pb_span_type(root) != '{')
+		return pb_err_set(err, -EINVAL, "%s: not a JSON object", pb_kube_type(kind)->name);
+	pb_kube_head(root, kind, api_version, &head);
+	if (head.kind && head.kind != kind)
+		return pb_err_set(err, -EINVAL, "%s %s/%s: where a %s was expected", head.kind_name,
+				  head.ns, head.name, pb_kube_type(kind)->name);
+	return pb_kube_decode_span(root, &head, ret_object, ret_warns, err);
+}
+
+/* The object that can't be decoded is in the list all the same: its last good state stays. */
+static void keep_listed(struct pb_kube_store *store, uint32_t kind, const char *json, size_t len)
+{
+	struct pb_kube_entry *entry;
+	struct pb_kube_head head;
+	struct pb_span root;
+	char key[512];
+
+	if (pb_scan_check(json, len, &root, NULL) < 0)
+		return;
+	pb_kube_head(root, kind, NULL, &head);
+	entry = entry_find(store, key, entry_key(key, sizeof(key), head.ns, head.name));
+	if (entry)
+		entry->listed = store->list;
+}
+
+int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, const char *json,
+		size_t len, struct pb_err *err)
+{
+	struct pb_kube *kube = kube_of(sink);
+	struct pb_kube_store *store = store_of(kube, kind);
+	struct pb_kube_object *object = NULL;
+	struct pb_err local = {0};
+	unsigned warns = 0;
+	int rc;
+
+	if (!store)
+		return 0;
+	rc = decode(kind, api_version, json, len, &object, &warns, &local);
+	if (rc < 0) {
+		keep_listed(store, kind, json, len);
+		pb_kube_store_refused(kube, kind, local.text);
+		return pb_err_set(err, rc, "%s", local.text);
+	}
+	if (warns) {
+		set_text(&store->last_error, local.text);
+		pb_warn("kube", "%s (%u left out in this object)", local.text, warns);
+	}
+	pb_kube_store_put(kube, object);
+	return 0;
+}
+
+int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const char *name)
+{
+	struct pb_kube *kube = kube_of(sink);
+	struct pb_kube_store *store = store_of(kube, kind);
+	struct pb_kube_entry *entry;
+	char key[512];
+
+	if (!store)
+		return 0;
+	if (!pb_kube_type(kind)->namespaced)
+		ns = "";
+	entry = entry_find(store, key, entry_key(key, sizeof(key), ns ? ns : "", name));
+	if (!entry || !entry->object)
+		return -ENOENT;
+	entry_delete(kube, kind, entry);
+	return 0;
+}
+
+void pb_sink_list_end(struct pb_sink *sink, uint32_t kind)
+{
+	struct pb_kube *kube = kube_of(sink);
+	struct pb_kube_store *store = store_of(kube, kind);
+	struct pb_kube_entry *entry, *tmp;
+
+	if (!store || !store->listing)
+		return;
+	HASH_ITER (hh, store->entries, entry, tmp)
+		if (entry->listed != store->list)
+			entry_delete(kube, kind, entry);
+	store->listing = false;
+	store->lists++;
+	store->known = PB_KNOWN_SYNCED;
+	pb_kube_wake(kube);
+}
+
+void pb_sink_list_abort(struct pb_sink *sink, uint32_t kind)
+{
+	struct pb_kube_store *store = store_of(kube_of(sink), kind);
+
+	if (store)
+		store->listing = false;
+}
+
+void pb_sink_absent(struct pb_sink *sink, uint32_t kind)
+{
+	struct pb_kube *kube = kube_of(sink);
+	struct pb_kube_store *store = store_of(kube, kind);
+
+	if (!store)
+		return;
+	pb_kube_store_clear(kube, kind);
+	store->listing = false;
+	store->known = PB_KNOWN_ABSENT;
+	pb_kube_wake(kube);
+}
+
+void pb_sink_state(struct pb_sink *sink, uint32_t kind, bool healthy, const char *text)
+{
+	struct pb_kube_store *store = store_of(kube_of(sink), kind);
+
+	if (!store)
+		return;
+	store->healthy = healthy;
+	set_text(&store->state, text);
+	if (!healthy)
+		set_text(&store->last_error, text);
+}
