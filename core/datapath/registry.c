@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finds, checks, pins and forgets maps. */
+#include <datapath/internal.h>
+#include <datapath/layout.h>
+
+#include <fcntl.h>
+
+static struct pb_reg_map *reg_free(struct pb_reg_map *map)
+{
+	if (!map)
+		return NULL;
+	if (map->fd >= 0)
+		close(map->fd);
+	free(map->plugin);
+	free(map->name);
+	free(map->pin);
+	free(map);
+	return NULL;
+}
+
+static char *reg_pin_path(struct pb_dp *dp, const struct pb_reg_key *key)
+{
+	if (key->flags & PB_MAP_EPHEMERAL)
+		return NULL;
+	if (strcmp(key->plugin, PB_CORE_PLUGIN) == 0)
+		return pb_sprintf("%s/core/%s_v%u", dp->bpffs, key->name, key->schema);
+	return pb_sprintf("%s/plugins/%s/%s_v%u", dp->bpffs, key->plugin, key->name, key->schema);
+}
+
+static struct pb_reg_map *reg_new(struct pb_dp *dp, const struct pb_reg_key *key, int fd)
+{
+	struct pb_reg_map *map = calloc(1, sizeof(*map));
+
+	if (!map)
+		return NULL;
+	map->plugin = strdup(key->plugin);
+	map->name = strdup(key->name);
+	map->pin = reg_pin_path(dp, key);
+	map->schema = key->schema;
+	map->flags = key->flags;
+	map->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	map->refs = 1;
+	if (!map->plugin || !map->name || map->fd < 0 ||
+	    (!map->pin && !(key->flags & PB_MAP_EPHEMERAL)))
+		return reg_free(map);
+	return map;
+}
+
+static void reg_link(struct pb_dp *dp, struct pb_reg_map *map)
+{
+	uv_mutex_lock(&dp->lock);
+	map->next = dp->maps;
+	dp->maps = map;
+	uv_mutex_unlock(&dp->lock);
+}
+
+/* ---- is an existing map what the object declares? ---- */
+
+static int mismatch(const struct pb_reg_map *map, struct pb_err *err, const char *fmt, ...)
+{
+	char what[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	return pb_err_set(
+		err, -EINVAL,
+		"map %s/%s: %s, but the pinned map (%s) keeps its entries over reloads; give "
+		"the map a schema above %u in struct pb_map_opts, or remove the pin if its "
+		"entries may go",
+		map->plugin, map->name, what, map->pin, map->schema);
+}
+
+static int check_part(const struct pb_reg_map *map, const char *part, const struct btf *was,
+		      uint32_t was_id, const struct btf *now, uint32_t now_id, struct pb_err *err)
+{
+	char why[192];
+
+	if (was_id == 0 || now_id == 0 ||
+	    pb_layout_same(was, was_id, now, now_id, why, sizeof(why)))
+		return 0;
+	return mismatch(map, err, "the layout of its %s changed: %s", part, why);
+}
+
+static int check_btf(const struct pb_reg_map *map, const struct bpf_map_info *info,
+		     const struct bpf_map *want, const struct btf *btf, struct pb_err *err)
+{
+	struct btf *was;
+	int rc;
+
+	if (info->btf_id == 0 || !btf)
+		return 0;
+	was = btf__load_from_kernel_by_id(info->btf_id);
+	if (!was)
+		return pb_err_set(err, -errno, "map %s/%s: can't read its BTF from the kernel: %s",
+				  map->plugin, map->name, strerror(errno));
+	rc = check_part(map, "key", was, info->btf_key_type_id, btf, bpf_map__btf_key_type_id(want),
+			err);
+	if (rc == 0)
+		rc = check_part(map, "value", was, info->btf_value_type_id, btf,
+				bpf_map__btf_value_type_id(want), err);
+	btf__free(was);
+	return rc;
+}
+
+static int reg_check(const struct pb_reg_map *map, const struct bpf_map *want,
+		     const struct btf *btf, struct pb_err *err)
+{
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+	int rc = bpf_obj_get_info_by_fd(map->fd, &info, &len);
+
+	if (rc < 0)
+		return pb_err_set(err, rc, "map %s/%s: can't read its properties: %s", map->plugin,
+				  map->name, strerror(-rc));
+	if (info.type != (uint32_t)bpf_map__type(want))
+		return mismatch(map, err, "its type is %s and would become %s",
+				libbpf_bpf_map_type_str(info.type),
+				libbpf_bpf_map_type_str(bpf_map__type(want)));
+	/* Before the sizes: the member that grew says more than the sum. */
+	rc = check_btf(map, &info, want, btf, err);
+	if (rc < 0)
+		return rc;
+	if (info.key_size != bpf_map__key_size(want))
+		return mismatch(map, err, "its key has %u bytes and would have %u", info.key_size,
+				bpf_map__key_size(want));
+	if (info.value_size != bpf_map__value_size(want))
+		return mismatch(map, err, "its value has %u bytes and would have %u",
+				info.value_size, bpf_map__value_size(want));
+	if (info.max_entries != bpf_map__max_entries(want))
+		return mismatch(map, err, "it holds %u entries at most and would hold %u",
+				info.max_entries, bpf_map__max_entries(want));
+	if (info.map_flags != bpf_map__map_flags(want))
+		return mismatch(map, err, "its flags are 0x%x and would be 0x%x", info.map_flags,
+				bpf_map__map_flags(want));
+	return 0;
+}
+
+/* ---- the list ---- */
+
+static struct pb_reg_map *reg_lookup(struct pb_dp *dp, const struct pb_reg_key *key)
+{
+	struct pb_reg_map *map;
+
+	uv_mutex_lock(&dp->lock);
+	for (map = dp->maps; map; map = map->next)
+		if (map->pin && map->schema == key->schema && strcmp(map->name, key->name) == 0 &&
+		    strcmp(map->plugin, key->plugin) == 0)
+			break;
+	if (map) {
+		map->refs++;
+		map->flags = key->flags;
+	}
+	uv_mutex_unlock(&dp->lock);
+	return map;
+}
+
+static int reg_open_pin(struct pb_dp *dp, const struct pb_reg_key *key, struct pb_reg_map **ret_map,
+			struct pb_err *err)
+{
+	PB_FREE char *pin = reg_pin_path(dp, key);
+	PB_CLOSE int fd = -1;
+
+	if (!pin)
+		return pb_err_set(err, -ENOMEM, "no memory");
+	fd = bpf_obj_get(pin);
+	if (fd == -ENOENT)
+		return 0;
+	if (fd < 0)
+		return pb_err_set(err, fd, "map %s/%s: can't open the pin %s: %s", key->plugin,
+				  key->name, pin, strerror(-fd));
+	*ret_map = reg_new(dp, key, fd);
+	if (!*ret_map)
+		return pb_err_set(err, -ENOMEM, "no memory");
+	(*ret_map)->adopted = true;
+	reg_link(dp, *ret_map);
+	return 0;
+}
+
+int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf_map *want,
+		const struct btf *btf, struct pb_reg_map **ret_map, struct pb_err *err)
+{
+	struct pb_reg_map *map = NULL;
+	int rc = 0;
+
+	*ret_map = NULL;
+	if (key->flags & PB_MAP_EPHEMERAL)
+		return 0;
+	map = reg_lookup(dp, key);
+	if (!map)
+		rc = reg_open_pin(dp, key, &map, err);
+	if (rc == 0 && map)
+		rc = reg_check(map, want, btf, err);
+	if (rc < 0) {
+		pb_reg_put(dp, map);
+		return rc;
+	}
+	*ret_map = map;
+	return 0;
+}
+
+static int reg_pin(struct pb_reg_map *map, struct pb_err *err)
+{
+	PB_FREE char *dir = strdup(map->pin);
+	int rc;
+
+	if (!dir)
+		return pb_err_set(err, -ENOMEM, "no memory");
+	*strrchr(dir, '/') = '\0';
+	rc = pb_dir_make(dir, 0700, err);
+	if (rc < 0)
+		return rc;
+	rc = bpf_obj_pin(map->fd, map->pin);
+	if (rc < 0)
+		return pb_err_set(err, rc,
+				  "map %s/%s: can't pin it at %s: %s; a name may hold letters, "
+				  "digits, _ and -, no dots",
+				  map->plugin, map->name, map->pin, strerror(-rc));
+	map->fresh = true;
+	return 0;
+}
+
+int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb_reg_map **ret_map,
+	       struct pb_err *err)
+{
+	struct pb_reg_map *map = reg_new(dp, key, fd);
+	int rc = 0;
+
+	if (!map)
+		return pb_err_set(err, -ENOMEM, "map %s/%s: no memory", key->plugin, key->name);
+	if (map->pin)
+		rc = reg_pin(map, err);
+	if (rc < 0) {
+		reg_free(map);
+		return rc;
+	}
+	reg_link(dp, map);
+	*ret_map = map;
+	return 0;
+}
+
+struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *name)
+{
+	struct pb_reg_map *found = NULL;
+
+	uv_mutex_lock(&dp->lock);
+	for (struct pb_reg_map *map = dp->maps; map; map = map->next)
+		if (map->refs > 0 && strcmp(map->name, name) == 0 &&
+		    strcmp(map->plugin, plugin) == 0 && (!found || map->schema > found->schema))
+			found = map;
+	if (found)
+		found->refs++;
+	uv_mutex_unlock(&dp->lock);
+	return found;
+}
+
+struct pb_reg_map *pb_reg_ref(struct pb_dp *dp, struct pb_reg_map *map)
+{
+	uv_mutex_lock(&dp->lock);
+	map->refs++;
+	uv_mutex_unlock(&dp->lock);
+	return map;
+}
+
+struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map)
+{
+	bool gone;
+
+	if (!map)
+		return NULL;
+	uv_mutex_lock(&dp->lock);
+	map->refs--;
+	/* A pinned map that was once live stays known: it is there, and reports show it. */
+	gone = map->refs == 0 && (!map->pin || map->fresh);
+	for (struct pb_reg_map **p = &dp->maps; gone && *p; p = &(*p)->next)
+		if (*p == map) {
+			*p = map->next;
+			break;
+		}
+	uv_mutex_unlock(&dp->lock);
+	if (!gone)
+		return NULL;
+	if (map->pin)
+		unlink(map->pin);
+	return reg_free(map);
+}
+
+void pb_reg_commit(struct pb_reg_map *map)
+{
+	atomic_store(&map->fresh, false);
+}
+
+void pb_reg_close_all(struct pb_dp *dp)
+{
+	while (dp->maps) {
+		struct pb_reg_map *map = dp->maps;
+
+		dp->maps = map->next;
+		if (map->fresh)
+			unlink(map->pin);
+		reg_free(map);
+	}
+}

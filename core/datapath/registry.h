@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Maps by plugin, name and schema, and the handles that plugins hold.
+ *
+ * Owns the fds and pins of all maps. A persistent map is opened once per process, shared by all
+ * generations of its plugin and pinned at <bpffs>/plugins/<plugin>/<map>_v<schema> (core maps:
+ * <bpffs>/core/<map>_v1). A map made for a generation that never went live is unpinned again,
+ * so that a layout that was only tried never stands in the way of its correction.
+ */
+#ifndef PB_DATAPATH_REGISTRY_H
+#define PB_DATAPATH_REGISTRY_H
+
+#include <stdatomic.h>
+
+#include <bpf/libbpf.h>
+
+#include <base/base.h>
+
+struct pb_dp;
+
+struct pb_reg_map {
+	struct pb_reg_map *next;
+	char *plugin;
+	char *name;
+	char *pin; /* NULL: ephemeral */
+	uint32_t schema;
+	uint32_t flags; /* PB_MAP_* */
+	int fd;
+	unsigned refs;
+	bool adopted;	   /* the pin is older than this process */
+	atomic_bool fresh; /* made for a generation that isn't live yet */
+};
+
+/* What plugins hold. */
+struct pb_map {
+	struct pb_dp *dp;
+	char *plugin;
+	char *name;
+	struct pb_reg_map *reg; /* NULL until resolved */
+	struct pb_map_info info;
+};
+
+/* Which map a plugin's object asks for. */
+struct pb_reg_key {
+	const char *plugin;
+	const char *name;
+	uint32_t schema;
+	uint32_t flags; /* PB_MAP_* */
+};
+
+/*
+ * [pool] Finds the map in the process or by its pin and checks that it is what `want` declares.
+ * *ret_map stays NULL when there is none yet. Takes a reference.
+ */
+int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf_map *want,
+		const struct btf *btf, struct pb_reg_map **ret_map, struct pb_err *err);
+/* [pool] Registers a map that was just created, and pins it. Takes over nothing: fd is dupped. */
+int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb_reg_map **ret_map,
+	       struct pb_err *err);
+/* A live map by owner and name, any schema (the highest wins); takes a reference. */
+struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *name);
+struct pb_reg_map *pb_reg_ref(struct pb_dp *dp, struct pb_reg_map *map);
+/* Drops a reference; NULL is fine. Returns NULL. */
+struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map);
+/* The map is in use: its pin stays. Any thread. */
+void pb_reg_commit(struct pb_reg_map *map);
+/* Closes every fd; pins stay, except those of maps that never went live. */
+void pb_reg_close_all(struct pb_dp *dp);
+
+#endif
