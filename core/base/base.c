@@ -120,7 +120,6 @@ const char *pb_suggest(const char *word, const char *const *candidates)
 		unsigned d = pb_edit_distance(word, *candidates);
 
 		if (d <= limit && d < strlen(*candidates)) {
-			limit = d;
 			best = *candidates;
 			if (d == 0)
 				break;

@@ -27,9 +27,9 @@ void pb_cleanup_free(void *p);	/* for a pointer variable: free(*(void **)p) */
 void pb_cleanup_close(int *fd); /* closes fd >= 0, keeps errno */
 void pb_cleanup_file(FILE **f);
 
-#define PB_FREE __attribute__((cleanup(pb_cleanup_free)))
-#define PB_CLOSE __attribute__((cleanup(pb_cleanup_close)))
-#define PB_FCLOSE __attribute__((cleanup(pb_cleanup_file)))
+#define PB_FREE __attribute__((cleanup(pb_cleanup_free), unused))
+#define PB_CLOSE __attribute__((cleanup(pb_cleanup_close), unused))
+#define PB_FCLOSE __attribute__((cleanup(pb_cleanup_file), unused))
 
 /* Takes the value out of an owning variable so that its cleanup finds nothing. */
 #define PB_TAKE_PTR(p_)                                                                            \
@@ -71,7 +71,7 @@ int pb_buf_printf(struct pb_buf *buf, const char *fmt, ...) PB_PRINTF(2, 3);
 void pb_buf_reset(struct pb_buf *buf); /* len = 0, memory kept */
 void pb_buf_free(struct pb_buf *buf);  /* frees and zeroes; NULL is fine */
 void pb_cleanup_buf(struct pb_buf *buf);
-#define PB_BUF_FREE __attribute__((cleanup(pb_cleanup_buf)))
+#define PB_BUF_FREE __attribute__((cleanup(pb_cleanup_buf), unused))
 
 /* A new string; NULL without memory. */
 char *pb_sprintf(const char *fmt, ...) PB_PRINTF(1, 2);

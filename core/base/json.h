@@ -12,7 +12,7 @@
 #include <base/base.h>
 
 void pb_cleanup_json(cJSON **json);
-#define PB_JSON_FREE __attribute__((cleanup(pb_cleanup_json)))
+#define PB_JSON_FREE __attribute__((cleanup(pb_cleanup_json), unused))
 
 /* The string member `key`, or `fallback` when it is missing or not a string. */
 const char *pb_json_str(const cJSON *obj, const char *key, const char *fallback);
