@@ -30,13 +30,18 @@ struct pb_manager_env {
 	struct pb_control *control; /* plugins' commands are registered here */
 };
 
-/* Reads the crash records of the run directory. */
+/*
+ * Reads the crash records of the run directory and starts the watchdog. Configurations given here
+ * and to pb_manager_apply() must stay valid until the next apply is done, or until close.
+ */
 int pb_manager_new(const struct pb_manager_env *env, struct pb_manager **ret_manager,
 		   struct pb_err *err);
 /*
  * Brings what runs in line with the configuration: loads what is new, unloads what is gone,
  * reconfigures (or reloads) what changed. `done` is called once after the last operation; the
- * text names every plugin that failed.
+ * text names every plugin that failed. The first apply puts all plugins into the chains at once,
+ * so that a datapath adopted from an earlier process never runs with a part of them; when a plugin
+ * marked `required: always` failed, it leaves the adopted chains untouched.
  */
 void pb_manager_apply(struct pb_manager *m, const struct pb_config *config, pb_manager_done_fn done,
 		      void *arg);
@@ -54,9 +59,14 @@ void pb_manager_close(struct pb_manager *m, pb_manager_done_fn done, void *arg);
 
 cJSON *pb_manager_list_json(struct pb_manager *m);   /* table for `plugin list` */
 cJSON *pb_manager_status_json(struct pb_manager *m); /* summary for `status` */
+/* Every metric of plugins and of this room, as Prometheus text. */
+int pb_manager_metrics(struct pb_manager *m, struct pb_buf *out);
 
 /* Reads a plugin file's manifest with libelf, running none of its code. */
 int pb_manifest_read(const char *path, struct pb_manifest *ret_manifest, struct pb_err *err);
+/* The same from memory; `file` stands for it in messages. The fuzz target's entry. */
+int pb_manifest_parse(const char *file, void *data, size_t len, struct pb_manifest *ret_manifest,
+		      struct pb_err *err);
 cJSON *pb_manifest_json(const struct pb_manifest *manifest, const char *path);
 
 /*

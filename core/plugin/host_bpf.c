@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The BPF functions of struct pb_host: objects, constants, slots, maps.
+ *
+ * Owns what a generation declared. Nothing is loaded here; the datapath does that on the thread
+ * pool, after prepare().
+ */
+#include <plugin/private.h>
+
+static struct pb_host_object *object_find(struct pb_generation *gen, const char *name)
+{
+	struct pb_host_object *o;
+
+	LL_FOREACH (gen->objects, o) {
+		if (strcmp(o->name, name) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+static int object_add(struct pb_generation *gen, const char *name, struct pb_dp_object *dp)
+{
+	struct pb_host_object *o = calloc(1, sizeof(*o));
+
+	if (o)
+		o->name = strdup(name);
+	if (!o || !o->name) {
+		free(o);
+		return -ENOMEM;
+	}
+	o->dp = dp;
+	LL_APPEND(gen->objects, o);
+	return 0;
+}
+
+static int object_check(struct pb_generation *gen, const struct pb_bpf_object *opts)
+{
+	if (!opts || opts->size < sizeof(*opts) || !opts->name || !*opts->name || !opts->elf ||
+	    opts->elf_len == 0 || (opts->n_maps && !opts->maps))
+		return pb_err_set(&gen->fail, -EINVAL,
+				  "bpf_object(): size, name and ELF bytes must be given");
+	for (uint32_t i = 0; i < opts->n_maps; i++) {
+		const struct pb_map_opts *mo = &opts->maps[i];
+
+		if (!mo->name || (mo->flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED)))
+			return pb_err_set(&gen->fail, -EINVAL,
+					  "bpf_object(): %s: map %s: unknown bits in flags %#x",
+					  opts->name, mo->name ? mo->name : "without a name",
+					  mo->flags);
+	}
+	return 0;
+}
+
+int pb_host_bpf_object(struct pb_ctx *ctx, const struct pb_bpf_object *opts)
+{
+	struct pb_generation *gen = pb_gen(ctx);
+	struct pb_dp_object *dp = NULL;
+	int rc;
+
+	if (gen->state != PB_GEN_PREPARING)
+		return pb_host_wrong_step(gen, "bpf_object()", "in prepare() only");
+	rc = object_check(gen, opts);
+	if (rc < 0)
+		return rc;
+	if (object_find(gen, opts->name))
+		return pb_err_set(&gen->fail, -EEXIST, "bpf_object(): %s is registered already",
+				  opts->name);
+	rc = pb_dp_object_new(gen->manager->env.dp, gen->plugin->name, opts, &dp, &gen->fail);
+	if (rc < 0)
+		return rc;
+	rc = object_add(gen, opts->name, dp);
+	if (rc < 0) {
+		pb_dp_object_free(dp);
+		return pb_err_set(&gen->fail, rc, "bpf_object(): out of memory");
+	}
+	return 0;
+}
+
+int pb_host_bpf_const(struct pb_ctx *ctx, const char *object, const char *name, const void *value,
+		      uint32_t len)
+{
+	struct pb_generation *gen = pb_gen(ctx);
+	struct pb_host_object *o;
+	int rc;
+
+	if (gen->state != PB_GEN_PREPARING && !gen->reconfiguring)
+		return pb_host_wrong_step(gen, "bpf_const()",
+					  "in prepare() and reconfigure() only");
+	o = object_find(gen, object);
+	if (!o)
+		return pb_err_set(&gen->fail, -ENOENT, "bpf_const(): no object %s", object);
+	rc = pb_dp_object_const(o->dp, name, value, len, &gen->fail);
+	if (rc == 0)
+		gen->consts_dirty = true;
+	return rc;
+}
+
+static char *dup_or_empty(const char *s)
+{
+	return strdup(s ? s : "");
+}
+
+static struct pb_host_slot *slot_free(struct pb_host_slot *s)
+{
+	if (s) {
+		free(s->name);
+		free(s->object);
+		free(s->program);
+		free(s->before);
+		free(s->after);
+		free(s);
+	}
+	return NULL;
+}
+
+static struct pb_host_slot *slot_new(const struct pb_slot *opts)
+{
+	struct pb_host_slot *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->hook = opts->hook;
+	s->band = opts->band;
+	s->name = dup_or_empty(opts->name);
+	s->object = dup_or_empty(opts->object);
+	s->program = dup_or_empty(opts->program);
+	s->before = dup_or_empty(opts->before);
+	s->after = dup_or_empty(opts->after);
+	if (!s->name || !s->object || !s->program || !s->before || !s->after)
+		return slot_free(s);
+	return s;
+}
+
+/* Names are unique on a hook, over all plugins. */
+static const char *slot_taken(struct pb_generation *gen, uint32_t hook, const char *name)
+{
+	struct pb_plugin_entry *p;
+	struct pb_host_slot *s;
+
+	LL_FOREACH (gen->slots, s) {
+		if (s->hook == hook && strcmp(s->name, name) == 0)
+			return gen->plugin->name;
+	}
+	LL_FOREACH (gen->manager->plugins, p) {
+		if (!p->live || p == gen->plugin)
+			continue;
+		LL_FOREACH (p->live->slots, s) {
+			if (s->hook == hook && strcmp(s->name, name) == 0)
+				return p->name;
+		}
+	}
+	return NULL;
+}
+
+static int slot_check(struct pb_generation *gen, const struct pb_slot *opts)
+{
+	const char *owner;
+
+	if (!opts || opts->size < sizeof(*opts) || opts->hook >= PB_HOOK_COUNT ||
+	    opts->band >= PB_BAND_COUNT || opts->flags)
+		return pb_err_set(&gen->fail, -EINVAL, "slot(): unknown hook, band or flag");
+	if (!opts->name || !*opts->name || !opts->program || !opts->object)
+		return pb_err_set(&gen->fail, -EINVAL,
+				  "slot(): name, object and program must be given");
+	if (!object_find(gen, opts->object))
+		return pb_err_set(&gen->fail, -ENOENT, "slot(): %s: no object %s", opts->name,
+				  opts->object);
+	owner = slot_taken(gen, opts->hook, opts->name);
+	if (owner)
+		return pb_err_set(&gen->fail, -EEXIST, "slot(): %s on %s belongs to plugin %s",
+				  opts->name, pb_hook_name(opts->hook), owner);
+	return 0;
+}
+
+int pb_host_slot_add(struct pb_ctx *ctx, const struct pb_slot *opts)
+{
+	struct pb_generation *gen = pb_gen(ctx);
+	struct pb_host_slot *s;
+	int rc;
+
+	if (gen->state != PB_GEN_PREPARING)
+		return pb_host_wrong_step(gen, "slot()", "in prepare() only");
+	rc = slot_check(gen, opts);
+	if (rc < 0)
+		return rc;
+	s = slot_new(opts);
+	if (!s)
+		return pb_err_set(&gen->fail, -ENOMEM, "slot(): out of memory");
+	LL_APPEND(gen->slots, s);
+	return 0;
+}
+
+int pb_host_map_open(struct pb_ctx *ctx, const char *name, struct pb_map **ret_map)
+{
+	struct pb_generation *gen = pb_gen(ctx);
+	struct pb_host_map *m;
+	int rc;
+
+	if (gen->state != PB_GEN_PREPARING)
+		return pb_host_wrong_step(gen, "map()", "in prepare() only");
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return pb_err_set(&gen->fail, -ENOMEM, "map(): out of memory");
+	rc = pb_dp_map_new(gen->manager->env.dp, gen->plugin->name, name, &m->map);
+	if (rc < 0) {
+		free(m);
+		return pb_err_set(&gen->fail, rc, "map(): %s: %s", name, strerror(-rc));
+	}
+	LL_APPEND(gen->maps, m);
+	*ret_map = m->map;
+	return 0;
+}
+
+uint32_t pb_gen_hooks(const struct pb_generation *gen)
+{
+	const struct pb_host_slot *s;
+	uint32_t hooks = 0;
+
+	if (!gen)
+		return 0;
+	LL_FOREACH (gen->slots, s)
+		hooks |= 1U << s->hook;
+	return hooks;
+}
+
+void pb_host_bpf_free(struct pb_generation *gen)
+{
+	struct pb_host_map *m, *mtmp;
+	struct pb_host_slot *s, *stmp;
+	struct pb_host_object *o, *otmp;
+
+	LL_FOREACH_SAFE(gen->maps, m, mtmp)
+	{
+		pb_dp_map_free(m->map);
+		free(m);
+	}
+	LL_FOREACH_SAFE(gen->slots, s, stmp)
+	slot_free(s);
+	LL_FOREACH_SAFE(gen->objects, o, otmp)
+	{
+		pb_dp_object_free(o->dp);
+		free(o->name);
+		free(o);
+	}
+	gen->maps = NULL;
+	gen->slots = NULL;
+	gen->objects = NULL;
+}

@@ -1,0 +1,526 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Records of topics: who may publish what, and which are retained. Calls no plugin.
+ */
+#include <plugin/topic.h>
+
+static struct pb_topic *topic_find(struct pb_manager *m, const char *name)
+{
+	struct pb_topic *t;
+
+	LL_FOREACH (m->topics, t) {
+		if (strcmp(t->name, name) == 0)
+			return t;
+	}
+	return NULL;
+}
+
+static struct pb_topic *topic_get(struct pb_manager *m, const char *name)
+{
+	struct pb_topic *t = topic_find(m, name);
+
+	if (t)
+		return t;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return NULL;
+	t->name = strdup(name);
+	if (!t->name) {
+		free(t);
+		return NULL;
+	}
+	LL_APPEND(m->topics, t);
+	return t;
+}
+
+static void record_unref(struct pb_topic_record *r)
+{
+	if (!r || --r->refs)
+		return;
+	free(r->value);
+	free(r);
+}
+
+static struct pb_topic_publisher *publisher_find(struct pb_topic *t, struct pb_plugin_entry *plugin)
+{
+	struct pb_topic_publisher *p;
+
+	LL_FOREACH (t->publishers, p) {
+		if (p->plugin == plugin)
+			return p;
+	}
+	return NULL;
+}
+
+static struct pb_topic_publisher *publisher_get(struct pb_topic *t, struct pb_plugin_entry *plugin)
+{
+	struct pb_topic_publisher *p = publisher_find(t, plugin);
+
+	if (p)
+		return p;
+	p = calloc(1, sizeof(*p));
+	if (p) {
+		p->plugin = plugin;
+		LL_PREPEND(t->publishers, p);
+	}
+	return p;
+}
+
+/* ---- what subscriptions are owed ---- */
+
+static struct pb_topic_item *item_get(struct pb_topic_sub *sub, const char *key, size_t len)
+{
+	struct pb_topic_item *item;
+
+	HASH_FIND(hh, sub->items, key, len, item);
+	if (item)
+		return item;
+	item = calloc(1, sizeof(*item) + len + 1);
+	if (!item)
+		return NULL;
+	memcpy(item->key, key, len);
+	HASH_ADD_KEYPTR(hh, sub->items, item->key, len, item);
+	return item;
+}
+
+/* One place in the queue a key: a record that changes again before delivery keeps it. */
+static int sub_owe(struct pb_topic_sub *sub, const char *key, struct pb_topic_record *r)
+{
+	struct pb_topic_item *item = item_get(sub, key, strlen(key));
+
+	if (!item)
+		return -ENOMEM;
+	record_unref(item->pending);
+	item->pending = r;
+	if (r)
+		r->refs++;
+	if (!item->queued) {
+		item->queued = true;
+		item->seq = ++sub->topic->seq;
+		DL_APPEND(sub->queue, item);
+	}
+	return 0;
+}
+
+static void topic_tell(struct pb_manager *m, struct pb_topic *t, const char *key,
+		       struct pb_topic_record *r)
+{
+	struct pb_topic_sub *sub;
+
+	DL_FOREACH2(t->subs, sub, topic_next)
+	{
+		if (sub_owe(sub, key, r) < 0)
+			pb_error("plugin", "topic %s: out of memory: %s misses a change of %s",
+				 t->name, sub->gen->plugin->name, key);
+	}
+	pb_topic_pump_wake(m);
+}
+
+static bool topic_is_synced(const struct pb_topic *t)
+{
+	const struct pb_topic_publisher *p;
+
+	LL_FOREACH (t->publishers, p) {
+		if (!p->synced)
+			return false;
+	}
+	return t->publishers != NULL;
+}
+
+static void sub_owe_sync(struct pb_topic_sub *sub)
+{
+	sub->sync_pending = true;
+	sub->sync_seq = sub->topic->seq;
+}
+
+/* ---- publishers ---- */
+
+/* Another version is fine while nobody else would be told of it. */
+static bool version_fits(const struct pb_topic *t, uint32_t version,
+			 const struct pb_plugin_entry *plugin)
+{
+	const struct pb_topic_publisher *p;
+	const struct pb_topic_sub *sub;
+
+	if (t->version == 0 || t->version == version)
+		return true;
+	LL_FOREACH (t->publishers, p) {
+		if (p->plugin != plugin)
+			return false;
+	}
+	DL_FOREACH2(t->subs, sub, topic_next)
+	{
+		if (sub->version != version)
+			return false;
+	}
+	return true;
+}
+
+int pb_topic_check(struct pb_generation *gen, const char *topic, uint32_t version, const char *key)
+{
+	struct pb_topic *t = topic_find(gen->manager, topic);
+	struct pb_topic_record *r = NULL;
+
+	if (version == 0 || !*topic || !*key)
+		return pb_err_set(&gen->fail, -EINVAL,
+				  "publish(): topic, key and version must not be empty");
+	if (!t)
+		return 0;
+	if (!version_fits(t, version, gen->plugin))
+		return pb_err_set(&gen->fail, -EPROTO,
+				  "publish(): topic %s is in use as version %u, not %u", topic,
+				  t->version, version);
+	HASH_FIND_STR(t->records, key, r);
+	if (r && r->owner != gen->plugin)
+		return pb_err_set(&gen->fail, -EEXIST,
+				  "publish(): topic %s: %s is published by plugin %s", topic, key,
+				  r->owner->name);
+	return 0;
+}
+
+static struct pb_topic_record *record_new(struct pb_generation *gen, const char *key, void *value,
+					  size_t len)
+{
+	size_t key_len = strlen(key);
+	struct pb_topic_record *r = calloc(1, sizeof(*r) + key_len + 1);
+
+	if (!r)
+		return NULL;
+	memcpy(r->key, key, key_len);
+	r->refs = 1;
+	r->owner = gen->plugin;
+	r->generation = gen->number;
+	r->value = value;
+	r->len = len;
+	return r;
+}
+
+static void record_remove(struct pb_manager *m, struct pb_topic *t, struct pb_topic_record *r)
+{
+	HASH_DEL(t->records, r);
+	topic_tell(m, t, r->key, NULL);
+	record_unref(r);
+}
+
+static void topic_set_version(struct pb_manager *m, struct pb_topic *t, uint32_t version)
+{
+	struct pb_topic_record *r, *tmp;
+
+	if (t->version && t->version != version)
+		HASH_ITER (hh, t->records, r, tmp)
+			record_remove(m, t, r);
+	t->version = version;
+}
+
+int pb_topic_put(struct pb_generation *gen, const char *topic, uint32_t version, const char *key,
+		 void *value, size_t len)
+{
+	int rc = pb_topic_check(gen, topic, version, key);
+	struct pb_topic *t = rc < 0 ? NULL : topic_get(gen->manager, topic);
+	struct pb_topic_record *old = NULL, *r;
+
+	if (!t)
+		return rc < 0 ? rc : -ENOMEM;
+	topic_set_version(gen->manager, t, version);
+	HASH_FIND_STR(t->records, key, old);
+	if (old && old->len == len && (len == 0 || memcmp(old->value, value, len) == 0)) {
+		/* A reloaded publisher says the same again: nobody needs to hear it. */
+		old->generation = gen->number;
+		free(value);
+		return 0;
+	}
+	r = publisher_get(t, gen->plugin) ? record_new(gen, key, value, len) : NULL;
+	if (!r)
+		return -ENOMEM;
+	if (old)
+		HASH_DEL(t->records, old);
+	HASH_ADD_KEYPTR(hh, t->records, r->key, strlen(r->key), r);
+	topic_tell(gen->manager, t, r->key, r);
+	record_unref(old);
+	return 0;
+}
+
+bool pb_topic_owns(struct pb_generation *gen, const char *topic, const char *key)
+{
+	struct pb_topic *t = topic_find(gen->manager, topic);
+	struct pb_topic_record *r = NULL;
+
+	if (t)
+		HASH_FIND_STR(t->records, key, r);
+	return r && r->owner == gen->plugin;
+}
+
+int pb_topic_delete(struct pb_generation *gen, const char *topic, const char *key)
+{
+	struct pb_topic *t = topic_find(gen->manager, topic);
+	struct pb_topic_record *r = NULL;
+
+	if (!pb_topic_owns(gen, topic, key))
+		return -ENOENT;
+	HASH_FIND_STR(t->records, key, r);
+	record_remove(gen->manager, t, r);
+	return 0;
+}
+
+void pb_topic_synced(struct pb_generation *gen, const char *topic)
+{
+	struct pb_topic *t = topic_get(gen->manager, topic);
+	struct pb_topic_publisher *p = t ? publisher_get(t, gen->plugin) : NULL;
+	struct pb_topic_record *r, *tmp;
+	struct pb_topic_sub *sub;
+
+	if (!p)
+		return;
+	HASH_ITER (hh, t->records, r, tmp) {
+		if (r->owner == gen->plugin && r->generation != gen->number)
+			record_remove(gen->manager, t, r);
+	}
+	p->synced = true;
+	if (!topic_is_synced(t))
+		return;
+	DL_FOREACH2(t->subs, sub, topic_next)
+	sub_owe_sync(sub);
+	pb_topic_pump_wake(gen->manager);
+}
+
+void pb_topic_forget(struct pb_manager *m, struct pb_plugin_entry *plugin)
+{
+	struct pb_topic *t;
+
+	LL_FOREACH (m->topics, t) {
+		struct pb_topic_publisher *p = publisher_find(t, plugin);
+		struct pb_topic_record *r, *tmp;
+
+		if (!p)
+			continue;
+		HASH_ITER (hh, t->records, r, tmp) {
+			if (r->owner == plugin)
+				record_remove(m, t, r);
+		}
+		LL_DELETE(t->publishers, p);
+		free(p);
+		if (!t->publishers && !t->subs)
+			t->version = 0;
+	}
+}
+
+/* ---- subscriptions ---- */
+
+int pb_topic_subscribe(struct pb_generation *gen, const char *topic, uint32_t version,
+		       pb_topic_fn fn, void *arg)
+{
+	struct pb_topic *t = topic_get(gen->manager, topic);
+	struct pb_topic_sub *sub = t ? calloc(1, sizeof(*sub)) : NULL;
+
+	if (!sub)
+		return -ENOMEM;
+	*sub = (struct pb_topic_sub){
+		.gen = gen, .topic = t, .version = version, .fn = fn, .arg = arg};
+	LL_APPEND(gen->subs, sub);
+	return 0;
+}
+
+static int activate(struct pb_topic_sub *sub, struct pb_err *err)
+{
+	struct pb_topic *t = sub->topic;
+	struct pb_topic_record *r, *tmp;
+
+	if (t->version && t->version != sub->version)
+		return pb_err_set(err, -EPROTO,
+				  "subscribes to version %u of topic %s, but version %u is in use "
+				  "here: load plugins of the same release",
+				  sub->version, t->name, t->version);
+	DL_APPEND2(t->subs, sub, topic_prev, topic_next);
+	sub->active = true;
+	HASH_ITER (hh, t->records, r, tmp) {
+		if (sub_owe(sub, r->key, r) < 0)
+			return pb_err_set(err, -ENOMEM, "topic %s: out of memory", t->name);
+	}
+	if (topic_is_synced(t))
+		sub_owe_sync(sub);
+	return 0;
+}
+
+int pb_topic_activate(struct pb_generation *gen, struct pb_err *err)
+{
+	struct pb_topic_sub *sub;
+	int rc = 0;
+
+	LL_FOREACH (gen->subs, sub) {
+		rc = activate(sub, err);
+		if (rc < 0)
+			break;
+	}
+	pb_topic_pump_wake(gen->manager);
+	return rc;
+}
+
+bool pb_topic_replayed(const struct pb_generation *gen)
+{
+	const struct pb_topic_sub *sub;
+
+	LL_FOREACH (gen->subs, sub) {
+		if (!sub->active || sub->queue || sub->sync_pending)
+			return false;
+	}
+	return true;
+}
+
+static void sub_free(struct pb_topic_sub *sub)
+{
+	struct pb_topic_item *item, *tmp;
+
+	if (sub->active)
+		DL_DELETE2(sub->topic->subs, sub, topic_prev, topic_next);
+	HASH_ITER (hh, sub->items, item, tmp) {
+		HASH_DEL(sub->items, item);
+		record_unref(item->told);
+		record_unref(item->pending);
+		free(item);
+	}
+	free(sub);
+}
+
+void pb_topic_subs_free(struct pb_generation *gen)
+{
+	struct pb_topic_sub *sub, *tmp;
+
+	LL_FOREACH_SAFE(gen->subs, sub, tmp)
+	sub_free(sub);
+	gen->subs = NULL;
+}
+
+void pb_topics_free(struct pb_manager *m)
+{
+	struct pb_topic *t, *next;
+
+	LL_FOREACH_SAFE(m->topics, t, next)
+	{
+		struct pb_topic_publisher *p, *ptmp;
+		struct pb_topic_record *r, *tmp;
+
+		HASH_ITER (hh, t->records, r, tmp) {
+			HASH_DEL(t->records, r);
+			record_unref(r);
+		}
+		LL_FOREACH_SAFE(t->publishers, p, ptmp)
+		free(p);
+		free(t->name);
+		free(t);
+	}
+	m->topics = NULL;
+}
+
+/* ---- delivery: the only part that calls plugins ---- */
+
+static void sub_call(struct pb_topic_sub *sub, struct pb_record *record)
+{
+	struct pb_call call;
+
+	record->size = sizeof(*record);
+	pb_call_enter(sub->gen, PB_STEP_TOPIC, &call);
+	sub->fn(&sub->gen->ctx, sub->arg, record);
+	pb_call_leave(sub->gen, PB_STEP_TOPIC, &call);
+}
+
+static void deliver_item(struct pb_topic_sub *sub, struct pb_topic_item *item)
+{
+	struct pb_topic_record *before = item->told, *now = item->pending;
+	struct pb_record record = {.kind = PB_RECORD_DELETE, .key = item->key};
+
+	DL_DELETE(sub->queue, item);
+	item->queued = false;
+	item->pending = NULL;
+	item->told = now;
+	if (now) {
+		record.kind = PB_RECORD_PUT;
+		record.key = now->key;
+		record.value = now->value;
+		record.len = now->len;
+	}
+	if (now || before)
+		sub_call(sub, &record);
+	record_unref(before);
+	/* The callback may have caused the same key to be owed again. */
+	if (!item->told && !item->queued) {
+		HASH_DEL(sub->items, item);
+		free(item);
+	}
+}
+
+static bool sync_due(const struct pb_topic_sub *sub)
+{
+	return sub->sync_pending && (!sub->queue || sub->queue->seq > sub->sync_seq);
+}
+
+static bool sub_ready(const struct pb_topic_sub *sub)
+{
+	return !sub->gen->hold_data && (sub->queue || sub->sync_pending);
+}
+
+/* Delivers one thing; false when nothing is left. */
+static bool sub_deliver(struct pb_topic_sub *sub)
+{
+	struct pb_record synced = {.kind = PB_RECORD_SYNCED};
+
+	if (!sub_ready(sub))
+		return false;
+	if (sync_due(sub)) {
+		sub->sync_pending = false;
+		sub_call(sub, &synced);
+	} else {
+		deliver_item(sub, sub->queue);
+	}
+	return true;
+}
+
+/* Turns: no subscription waits for another one's whole backlog. */
+static bool pump_round(struct pb_manager *m)
+{
+	struct pb_topic *t;
+	struct pb_topic_sub *sub;
+	bool more = false;
+
+	LL_FOREACH (m->topics, t) {
+		DL_FOREACH2(t->subs, sub, topic_next)
+		more |= sub_deliver(sub);
+	}
+	return more;
+}
+
+static void pump(uv_idle_t *handle)
+{
+	struct pb_manager *m = handle->data;
+	uint64_t end = pb_now_ns() + PB_SLICE_NS;
+	struct pb_plugin_entry *p;
+	bool more = false;
+
+	LL_FOREACH (m->plugins, p) {
+		if (p->live && (p->live->pending || p->live->pending_syncs))
+			pb_host_pending_apply(p->live);
+	}
+	do {
+		more = pump_round(m);
+	} while (more && pb_now_ns() < end);
+	LL_FOREACH (m->plugins, p)
+		more |= p->live && (p->live->pending || p->live->pending_syncs);
+	if (!more)
+		uv_idle_stop(handle);
+}
+
+int pb_topic_pump_open(struct pb_manager *m)
+{
+	int rc = uv_idle_init(m->env.loop, &m->pump);
+
+	if (rc == 0) {
+		m->pump.data = m;
+		m->handles++;
+	}
+	return rc;
+}
+
+void pb_topic_pump_wake(struct pb_manager *m)
+{
+	if (!m->closing)
+		uv_idle_start(&m->pump, pump);
+}

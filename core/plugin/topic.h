@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Topics: retained records between plugins.
+ *
+ * Owns records, their owners, and what each subscription has been told. Delivery never happens
+ * inside publish(): records wait in the subscription's queue, one place a key, and the pump
+ * hands them out in slices of bounded time. A record lives until every subscriber has been told
+ * of its successor.
+ */
+#ifndef PB_TOPIC_H
+#define PB_TOPIC_H
+
+#include <plugin/private.h>
+
+struct pb_topic_record {
+	unsigned refs;
+	struct pb_plugin_entry *owner;
+	uint32_t generation; /* that published it last */
+	size_t len;
+	void *value;
+	UT_hash_handle hh;
+	char key[];
+};
+
+/* One key as one subscription sees it. */
+struct pb_topic_item {
+	struct pb_topic_record *told;	 /* what the subscriber holds */
+	struct pb_topic_record *pending; /* what it gets next; NULL with `queued`: a delete */
+	bool queued;
+	uint64_t seq;
+	struct pb_topic_item *prev, *next;
+	UT_hash_handle hh;
+	char key[];
+};
+
+struct pb_topic_sub {
+	struct pb_generation *gen;
+	struct pb_topic *topic;
+	uint32_t version;
+	pb_topic_fn fn;
+	void *arg;
+	bool active;
+	bool sync_pending; /* SYNCED follows once everything up to sync_seq was delivered */
+	uint64_t sync_seq;
+	struct pb_topic_item *items;
+	struct pb_topic_item *queue;
+	struct pb_topic_sub *next;		      /* of the generation */
+	struct pb_topic_sub *topic_prev, *topic_next; /* active ones of the topic */
+};
+
+struct pb_topic_publisher {
+	struct pb_plugin_entry *plugin;
+	bool synced;
+	struct pb_topic_publisher *next;
+};
+
+struct pb_topic {
+	char *name;
+	uint32_t version; /* 0: nobody has said */
+	uint64_t seq;
+	struct pb_topic_record *records;
+	struct pb_topic_sub *subs;
+	struct pb_topic_publisher *publishers;
+	struct pb_topic *next;
+};
+
+/* May this generation publish that key? -EEXIST, -EPROTO with a text in gen->fail. */
+int pb_topic_check(struct pb_generation *gen, const char *topic, uint32_t version, const char *key);
+/* Takes over `value` (malloc'ed) on success. */
+int pb_topic_put(struct pb_generation *gen, const char *topic, uint32_t version, const char *key,
+		 void *value, size_t len);
+int pb_topic_delete(struct pb_generation *gen, const char *topic, const char *key);
+bool pb_topic_owns(struct pb_generation *gen, const char *topic, const char *key);
+void pb_topic_synced(struct pb_generation *gen, const char *topic);
+
+int pb_topic_subscribe(struct pb_generation *gen, const char *topic, uint32_t version,
+		       pb_topic_fn fn, void *arg);
+/* Starts the replay of all subscriptions of a generation. */
+int pb_topic_activate(struct pb_generation *gen, struct pb_err *err);
+bool pb_topic_replayed(const struct pb_generation *gen);
+void pb_topic_subs_free(struct pb_generation *gen);
+/* An unloaded plugin's records are withdrawn. */
+void pb_topic_forget(struct pb_manager *m, struct pb_plugin_entry *plugin);
+
+int pb_topic_pump_open(struct pb_manager *m);
+void pb_topic_pump_wake(struct pb_manager *m);
+void pb_topics_free(struct pb_manager *m);
+
+#endif
