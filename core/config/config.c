@@ -305,13 +305,13 @@ static int read_section(struct reader *r, const char *section, const struct pb_y
 static int check_plugin_name(struct reader *r, const struct pb_yaml_item *item)
 {
 	const char *name = item->key;
+	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
 
-	if (*name >= 'a' && *name <= 'z' && strlen(name) < PB_NAME_MAX &&
-	    name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-")] == '\0')
+	if (len > 0 && len < PB_NAME_MAX && !name[len] && name[0] != '-' && name[len - 1] != '-')
 		return 0;
 	return pb_yaml_fail(r->err, r->name, item->line, "plugins",
 			    "\"%.60s\" is no plugin name; use at most %d lower case letters, "
-			    "digits and dashes, a letter first",
+			    "digits and dashes",
 			    name, PB_NAME_MAX - 1);
 }
 

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Starts the rooms in the order of their dependence, ends them in the reverse one, and between
+ * the two waits for signals. What a room reports as failed at start ends the agent; later it
+ * never does.
+ */
+#include <agent_private.h>
+
+#include <signal.h>
+
+/* A room that doesn't let go in this time is left behind: the process ends anyway. */
+#define STOP_DEADLINE_MS 15000
+
+static void agent_reload(struct pb_agent *agent);
+static void agent_stop(struct pb_agent *agent, int exit_code);
+
+static void agent_log_setup(const struct pb_agent *agent, const struct pb_config *config)
+{
+	int level = agent->options->log_level;
+
+	pb_log_setup(config->log.format, level >= 0 ? (uint32_t)level : config->log.level, 2);
+}
+
+static bool agent_stopping(const struct pb_agent *agent)
+{
+	return strcmp(agent->state, "stopping") == 0;
+}
+
+/* ---- stop: node, plugins, Kubernetes, datapath, control; each when the one before is gone ---- */
+
+static void stop_expired(uv_timer_t *timer)
+{
+	(void)timer;
+	pb_error("core", "not everything ended within %d s; leaving anyway, the datapath goes on",
+		 STOP_DEADLINE_MS / 1000);
+	_exit(1);
+}
+
+static void control_closed(void *arg)
+{
+	struct pb_agent *agent = arg;
+
+	agent->control = NULL;
+	pb_lag_stop(&agent->lag);
+	uv_close((uv_handle_t *)&agent->stop_timer, NULL);
+	for (size_t i = 0; i < PB_ARRAY_LEN(agent->signals); i++)
+		uv_close((uv_handle_t *)&agent->signals[i], NULL);
+}
+
+static void dp_closed(void *arg)
+{
+	struct pb_agent *agent = arg;
+
+	agent->dp = NULL;
+	if (agent->control)
+		pb_control_close(agent->control, control_closed, agent);
+	else
+		control_closed(agent);
+}
+
+static void kube_closed(void *arg)
+{
+	struct pb_agent *agent = arg;
+
+	agent->kube = NULL;
+	if (agent->dp)
+		pb_dp_close(agent->dp, dp_closed, agent);
+	else
+		dp_closed(agent);
+}
+
+static void manager_closed(void *arg, int result, const char *text)
+{
+	struct pb_agent *agent = arg;
+
+	if (result < 0)
+		pb_warn("core", "plugins did not end in order: %s", text);
+	agent->manager = NULL;
+	if (agent->kube)
+		pb_kube_close(agent->kube, kube_closed, agent);
+	else
+		kube_closed(agent);
+}
+
+static void node_closed(void *arg)
+{
+	struct pb_agent *agent = arg;
+
+	agent->node = NULL;
+	if (agent->manager)
+		pb_manager_close(agent->manager, manager_closed, agent);
+	else
+		manager_closed(agent, 0, "");
+}
+
+static void agent_stop(struct pb_agent *agent, int exit_code)
+{
+	if (agent_stopping(agent))
+		return;
+	agent->state = "stopping";
+	agent->exit_code = exit_code;
+	agent_notify("STOPPING=1");
+	uv_timer_start(&agent->stop_timer, stop_expired, STOP_DEADLINE_MS, 0);
+	uv_unref((uv_handle_t *)&agent->stop_timer);
+	if (agent->node)
+		pb_node_close(agent->node, node_closed, agent);
+	else
+		node_closed(agent);
+}
+
+/* ---- reload ---- */
+
+static void reload_refused(struct pb_agent *agent, const char *text)
+{
+	pb_error("core", "SIGHUP: %s; the running configuration stays in force", text);
+	free(agent->config_error);
+	agent->config_error = strdup(text);
+	agent_notify("READY=1");
+}
+
+static void reload_done(void *arg, int result, const char *text)
+{
+	struct pb_agent *agent = arg;
+
+	agent->applying = false;
+	pb_config_free(agent->config);
+	agent->config = PB_TAKE_PTR(agent->next);
+	if (agent_stopping(agent))
+		return;
+	if (result < 0)
+		pb_error("core", "SIGHUP: %s", text);
+	else
+		pb_info("core", "SIGHUP: %s is in force", agent->config->file);
+	agent->state = "ready";
+	agent_notify("READY=1");
+	if (agent->hup_waits)
+		agent_reload(agent);
+}
+
+static int reload_read(struct pb_agent *agent, struct pb_config **ret_config, struct pb_err *err)
+{
+	struct pb_config *config = NULL;
+	const char *fixed;
+	int rc = pb_config_load(agent->options->config_file, &config, err);
+
+	if (rc < 0)
+		return rc;
+	fixed = pb_config_fixed_change(agent->config, config);
+	if (!fixed) {
+		*ret_config = config;
+		return 0;
+	}
+	pb_config_free(config);
+	return pb_err_set(err, -EBUSY,
+			  "%s: %s can't change while the agent runs; restart patchbayd",
+			  agent->options->config_file, fixed);
+}
+
+static void agent_reload(struct pb_agent *agent)
+{
+	struct pb_err err = {0};
+
+	agent->hup_waits = agent->applying;
+	if (agent->applying || agent_stopping(agent))
+		return;
+	agent_notify("RELOADING=1");
+	if (reload_read(agent, &agent->next, &err) < 0) {
+		reload_refused(agent, err.text);
+		return;
+	}
+	free(agent->config_error);
+	agent->config_error = NULL;
+	agent->applying = true;
+	agent->state = "reloading";
+	agent_log_setup(agent, agent->next);
+	if (pb_dp_reconfigure(agent->dp, agent->next, &err) < 0)
+		pb_error("core", "SIGHUP: datapath.devices: %s", err.text);
+	if (pb_kube_start(agent->kube, agent->next, &err) < 0)
+		pb_error("core", "SIGHUP: kubernetes: %s", err.text);
+	pb_manager_apply(agent->manager, agent->next, reload_done, agent);
+}
+
+/* ---- start ---- */
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct pb_agent *agent = handle->data;
+
+	if (number == SIGHUP) {
+		agent_reload(agent);
+		return;
+	}
+	pb_info("core", "%s: ending; the datapath goes on", strsignal(number));
+	agent_stop(agent, 0);
+}
+
+static int watch_signals(struct pb_agent *agent)
+{
+	static const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
+
+	_Static_assert(PB_ARRAY_LEN(numbers) == PB_ARRAY_LEN(agent->signals), "one handle each");
+	for (size_t i = 0; i < PB_ARRAY_LEN(numbers); i++) {
+		int rc = uv_signal_init(&agent->loop, &agent->signals[i]);
+
+		agent->signals[i].data = agent;
+		if (rc == 0)
+			rc = uv_signal_start(&agent->signals[i], on_signal, numbers[i]);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* The first chains are complete, with or without plugins that failed: packets may come. */
+static void started(void *arg, int result, const char *text)
+{
+	struct pb_agent *agent = arg;
+	struct pb_err err = {0};
+
+	agent->applying = false;
+	if (agent_stopping(agent))
+		return;
+	if (result < 0)
+		pb_error("core", "%s", text);
+	if (pb_dp_attach(agent->dp, &err) < 0) {
+		pb_error("core", "datapath: %s", err.text);
+		agent_stop(agent, 1);
+		return;
+	}
+	if (pb_node_new(&agent->loop, agent->config, agent->dp, agent->kube, &agent->node, &err) <
+	    0) {
+		pb_error("core", "node: %s", err.text);
+		agent_stop(agent, 1);
+		return;
+	}
+	agent->state = "ready";
+	pb_info("core", "ready after %llu ms",
+		(unsigned long long)((pb_now_ns() - agent->started_ns) / 1000000));
+	agent_notify("READY=1");
+	if (agent->hup_waits)
+		agent_reload(agent);
+}
+
+static int open_rooms(struct pb_agent *agent, struct pb_err *err)
+{
+	struct pb_manager_env env = {.loop = &agent->loop, .config = agent->config};
+	int rc = pb_control_new(&agent->loop, agent->config, &agent->control, err);
+
+	if (rc < 0)
+		return rc;
+	rc = pb_dp_open(&agent->loop, agent->config, &agent->dp, err);
+	if (rc == 0)
+		rc = pb_kube_new(&agent->loop, agent->config, &agent->kube, err);
+	if (rc < 0)
+		return rc;
+	env.dp = agent->dp;
+	env.kube = agent->kube;
+	env.control = agent->control;
+	rc = pb_manager_new(&env, &agent->manager, err);
+	if (rc == 0)
+		rc = agent_commands_add(agent, err);
+	if (rc == 0)
+		rc = pb_kube_start(agent->kube, agent->config, err);
+	return rc;
+}
+
+static int agent_start(struct pb_agent *agent)
+{
+	struct pb_err err = {0};
+
+	pb_lag_start(&agent->lag, &agent->loop);
+	uv_timer_init(&agent->loop, &agent->stop_timer);
+	if (watch_signals(agent) < 0) {
+		pb_error("core", "signals can't be watched");
+		return -EINVAL;
+	}
+	if (open_rooms(agent, &err) < 0) {
+		pb_error("core", "%s", err.text);
+		return err.code;
+	}
+	agent->applying = true;
+	pb_manager_apply(agent->manager, agent->config, started, agent);
+	return 0;
+}
+
+static void agent_free(struct pb_agent *agent)
+{
+	int rc = uv_loop_close(&agent->loop);
+
+	if (rc < 0)
+		pb_warn("core", "the loop ended with open handles: %s", uv_strerror(rc));
+	pb_config_free(agent->config);
+	pb_config_free(agent->next);
+	free(agent->config_error);
+	free(agent);
+}
+
+int pb_agent_run(const struct pb_agent_options *options, struct pb_config *config)
+{
+	struct pb_agent *agent = calloc(1, sizeof(*agent));
+	int exit_code;
+
+	if (!agent || uv_loop_init(&agent->loop) < 0) {
+		pb_error("core", "no event loop: %s", strerror(errno));
+		free(agent);
+		pb_config_free(config);
+		return 1;
+	}
+	uv_loop_configure(&agent->loop, UV_METRICS_IDLE_TIME);
+	agent->options = options;
+	agent->config = config;
+	agent->state = "starting";
+	agent->started_ns = pb_now_ns();
+	agent_log_setup(agent, config);
+	agent_raise_limits();
+	pb_info("core", "patchbayd %s, node %s, configuration %s", PACKAGE_VERSION,
+		config->node.name, config->file);
+	if (agent_start(agent) < 0)
+		agent_stop(agent, 1);
+	uv_run(&agent->loop, UV_RUN_DEFAULT);
+	exit_code = agent->exit_code;
+	agent_free(agent);
+	return exit_code;
+}

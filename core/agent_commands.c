@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The commands of the core. Each answers at once from what the rooms report; none changes
+ * anything.
+ */
+#include <agent_private.h>
+
+static void reply(struct pb_request *req, cJSON *result)
+{
+	if (result)
+		pb_request_reply(req, result);
+	else
+		pb_request_fail(req, ENOMEM, "out of memory");
+}
+
+static double rss_bytes(void)
+{
+	PB_FCLOSE FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long long total = 0, resident = 0;
+
+	if (!f || fscanf(f, "%llu %llu", &total, &resident) != 2)
+		return 0;
+	return (double)resident * (double)sysconf(_SC_PAGESIZE);
+}
+
+static double milliseconds(uint64_t ns)
+{
+	return (double)(ns / 1000) / 1000.0;
+}
+
+static void add(cJSON *object, const char *name, cJSON *value)
+{
+	cJSON_AddItemToObject(object, name, value ? value : cJSON_CreateNull());
+}
+
+static cJSON *loop_json(const struct pb_lag *lag)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(o, "turns", (double)lag->turns);
+	cJSON_AddNumberToObject(o, "p99_ms", milliseconds(pb_lag_quantile_ns(lag, 0.99)));
+	cJSON_AddNumberToObject(o, "max_ms", milliseconds(lag->max_ns));
+	return o;
+}
+
+static void cmd_status(void *arg, struct pb_request *req, const char *const *args, uint32_t n_args)
+{
+	struct pb_agent *agent = arg;
+	cJSON *o = cJSON_CreateObject();
+
+	(void)args;
+	(void)n_args;
+	cJSON_AddStringToObject(o, "version", PACKAGE_VERSION);
+	cJSON_AddStringToObject(o, "state", agent->state);
+	cJSON_AddStringToObject(o, "node", agent->config->node.name);
+	cJSON_AddNumberToObject(o, "pid", getpid());
+	cJSON_AddNumberToObject(o, "uptime_s",
+				(double)((pb_now_ns() - agent->started_ns) / 1000000000));
+	cJSON_AddNumberToObject(o, "rss_bytes", rss_bytes());
+	cJSON_AddStringToObject(o, "config_file", agent->config->file);
+	if (agent->config_error)
+		cJSON_AddStringToObject(o, "config_error", agent->config_error);
+	add(o, "loop", loop_json(&agent->lag));
+	add(o, "plugins", pb_manager_status_json(agent->manager));
+	add(o, "kubernetes", pb_kube_status_json(agent->kube));
+	add(o, "datapath", pb_dp_status_json(agent->dp));
+	reply(req, o);
+}
+
+static void cmd_chain_show(void *arg, struct pb_request *req, const char *const *args,
+			   uint32_t n_args)
+{
+	(void)args;
+	(void)n_args;
+	reply(req, pb_dp_chain_json(((struct pb_agent *)arg)->dp));
+}
+
+static void cmd_map_list(void *arg, struct pb_request *req, const char *const *args,
+			 uint32_t n_args)
+{
+	(void)args;
+	(void)n_args;
+	reply(req, pb_dp_map_list_json(((struct pb_agent *)arg)->dp));
+}
+
+static void cmd_map_dump(void *arg, struct pb_request *req, const char *const *args,
+			 uint32_t n_args)
+{
+	struct pb_err err = {0};
+	cJSON *table = NULL;
+	int rc;
+
+	if (n_args != 1) {
+		pb_request_fail(req, EINVAL, "usage: map dump NAME; \"map list\" shows the names");
+		return;
+	}
+	rc = pb_dp_map_dump_json(((struct pb_agent *)arg)->dp, args[0], &table, &err);
+	if (rc < 0)
+		pb_request_fail(req, rc, "%s", err.text);
+	else
+		reply(req, table);
+}
+
+static void cmd_endpoint_list(void *arg, struct pb_request *req, const char *const *args,
+			      uint32_t n_args)
+{
+	struct pb_agent *agent = arg;
+
+	(void)args;
+	(void)n_args;
+	if (agent->node)
+		reply(req, pb_node_json(agent->node));
+	else
+		pb_request_fail(req, EAGAIN, "the agent is still starting; ask again");
+}
+
+int agent_commands_add(struct pb_agent *agent, struct pb_err *err)
+{
+	const struct pb_control_command commands[] = {
+		{"status", "", "health of agent, datapath, Kubernetes input and plugins",
+		 cmd_status, agent},
+		{"chain show", "", "programs of every hook in their order", cmd_chain_show, agent},
+		{"map list", "", "maps, their owners and how full they are", cmd_map_list, agent},
+		{"map dump", "NAME", "entries of a map", cmd_map_dump, agent},
+		{"endpoint list", "", "pods of this node and their interfaces", cmd_endpoint_list,
+		 agent},
+	};
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(commands); i++) {
+		int rc = pb_control_add(agent->control, &commands[i]);
+
+		if (rc < 0)
+			return pb_err_set(err, rc, "command \"%s\": %s", commands[i].name,
+					  strerror(-rc));
+	}
+	return 0;
+}

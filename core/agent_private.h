@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Shared by agent.c, agent_commands.c and agent_cleanup.c only.
+ */
+#ifndef PB_AGENT_PRIVATE_H
+#define PB_AGENT_PRIVATE_H
+
+#include <agent.h>
+#include <lag.h>
+
+#include <control/control.h>
+#include <datapath/datapath.h>
+#include <kube/kube.h>
+#include <node/node.h>
+#include <plugin/manager.h>
+
+struct pb_agent {
+	uv_loop_t loop;
+	const struct pb_agent_options *options;
+	struct pb_config *config;
+	struct pb_config *next; /* being applied */
+	struct pb_control *control;
+	struct pb_dp *dp;
+	struct pb_kube *kube;
+	struct pb_manager *manager;
+	struct pb_node *node;
+	struct pb_lag lag;
+	uv_signal_t signals[3];
+	uv_timer_t stop_timer;
+	uint64_t started_ns;
+	const char *state;  /* "starting", "ready", "reloading", "stopping" */
+	char *config_error; /* why the last SIGHUP changed nothing */
+	bool applying;
+	bool hup_waits; /* a SIGHUP came while one was being applied */
+	int exit_code;
+};
+
+/* agent_commands.c: status, chain show, map list, map dump, endpoint list. */
+int agent_commands_add(struct pb_agent *agent, struct pb_err *err);
+
+/* agent_notify.c: tells systemd, when it asked to be told (NOTIFY_SOCKET). */
+void agent_notify(const char *state);
+/* agent_notify.c: as many files as allowed; failing is fine. */
+void agent_raise_limits(void);
+
+#endif
