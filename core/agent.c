@@ -220,8 +220,12 @@ static void started(void *arg, int result, const char *text)
 	agent->applying = false;
 	if (agent_stopping(agent))
 		return;
-	if (result < 0)
-		pb_error("core", "%s", text);
+	/* Each failure was reported when it happened. */
+	if (result == -ENOENT) {
+		pb_error("core", "a plugin that is \"required: always\" is missing: %s", text);
+		agent_stop(agent, 1);
+		return;
+	}
 	if (pb_dp_attach(agent->dp, &err) < 0) {
 		pb_error("core", "datapath: %s", err.text);
 		agent_stop(agent, 1);

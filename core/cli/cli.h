@@ -78,9 +78,6 @@ int cli_plugin_change(struct cli *cli, const char *const *args, size_t n_args);
 /* completion.c; NULL for a shell that isn't known. */
 char *cli_completion_script(const char *shell, const cJSON *table);
 
-/* plugin_new.c: `patchbay plugin new NAME`; argv[0] is "new". Returns an exit code. */
-int pb_cli_plugin_new(int argc, char **argv);
-
 int cli_fail(int code, const char *fmt, ...) PB_PRINTF(2, 3);
 /* Prints the error of cli_ask() with what to do about it; returns the exit code. */
 int cli_report(const struct cli *cli, int rc, const struct pb_err *err);

@@ -4,6 +4,7 @@
  */
 #include <cli/cli.h>
 
+#include <cli/plugin_new.h>
 #include <plugin/manager.h>
 
 int cli_version(struct cli *cli, const char *const *args, size_t n_args)
@@ -70,17 +71,15 @@ int cli_plugin_inspect(struct cli *cli, const char *const *args, size_t n_args)
 
 int cli_plugin_new(struct cli *cli, const char *const *args, size_t n_args)
 {
-	char **argv = calloc(n_args + 2, sizeof(*argv));
-	char name[] = "new";
+	char **argv = calloc(n_args + 1, sizeof(*argv));
 	int rc;
 
 	(void)cli;
 	if (!argv)
 		return cli_fail(CLI_FAILED, "out of memory");
-	argv[0] = name;
 	for (size_t i = 0; i < n_args; i++)
-		argv[i + 1] = (char *)args[i];
-	rc = pb_cli_plugin_new((int)n_args + 1, argv);
+		argv[i] = (char *)args[i];
+	rc = pb_cli_plugin_new((int)n_args, argv);
 	free(argv);
 	return rc;
 }
@@ -108,11 +107,13 @@ static int report_restart(struct cli *cli, const char *plugin)
 	PB_BUF_FREE struct pb_buf text = {0};
 	struct pb_err err = {0};
 	const cJSON *row;
+	const char *last;
 	int rc = cli_ask_again(cli, words, 2, &list, &err);
 
 	if (rc < 0)
 		return cli_report(cli, rc, &err);
 	row = row_of(list, plugin);
+	last = pb_json_str(row, "error", "");
 	if (cli->json) {
 		cli_print(cli, row ? row : list);
 	} else if (row) {
@@ -122,8 +123,7 @@ static int report_restart(struct cli *cli, const char *plugin)
 	return cli_fail(CLI_FAILED,
 			"the agent restarted during the operation; plugin \"%s\" is %s: %s", plugin,
 			row ? pb_json_str(row, "state", "in an unknown state") : "not loaded",
-			row ? pb_json_str(row, "last", "the agent's log says why")
-			    : "the agent's log says why");
+			*last ? last : "the agent's log says why");
 }
 
 int cli_plugin_change(struct cli *cli, const char *const *args, size_t n_args)

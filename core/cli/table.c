@@ -14,7 +14,7 @@ const struct cli_command cli_commands[] = {
 	 cli_plugin_change, true},
 	{"plugin inspect", "FILE", "show a plugin file's manifest; runs none of its code",
 	 cli_plugin_inspect, false},
-	{"plugin new", "NAME", "write a new plugin from the template", cli_plugin_new, false},
+	{"plugin new", "NAME [DIR]", "write a new plugin from the template", cli_plugin_new, false},
 	{"chain show", "", "programs of every hook in their order", NULL, false},
 	{"service list", "[NAMESPACE]", "services and their backends", NULL, false},
 	{"endpoint list", "", "pods of this node and their interfaces", NULL, false},
