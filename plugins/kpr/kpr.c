@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Plugin kpr: Services without kube-proxy.
+ *
+ * Owns the plugin's life: what it declares to the agent, and that only the live generation
+ * writes the maps. The rules are in kpr_model.c, the writing in kpr_maps.c, the translation in
+ * kpr.bpf.c. No state is saved: maps stay pinned, the rest is replayed.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kpr.h"
+#include <plugins/kpr/kpr.skel.h>
+
+/* How long one turn of writing may keep the loop. */
+#define TURN_NS 2000000ULL
+#define MAP_SCHEMA 1
+
+static const struct {
+	uint32_t hook;
+	const char *program;
+} hooks[] = {
+	{PB_HOOK_CONNECT4, "kpr_connect4"},	    {PB_HOOK_CONNECT6, "kpr_connect6"},
+	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},	    {PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
+	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},	    {PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
+	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"}, {PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
+};
+
+static void report(struct pb_ctx *ctx)
+{
+	const struct pb_host *h = ctx->host;
+	const struct kpr *kpr = ctx->self;
+
+	h->metric_set(ctx, kpr->metric_services, kpr->model.n_services);
+	h->metric_set(ctx, kpr->metric_frontends, kpr->maps.stats.frontends);
+	h->metric_set(ctx, kpr->metric_backends, kpr->maps.ranges.used);
+	h->metric_set(ctx, kpr->metric_writes, kpr->maps.stats.writes);
+	h->metric_set(ctx, kpr->metric_errors, kpr->maps.stats.errors);
+	h->metric_set(ctx, kpr->metric_failing, kpr->maps.stats.failing);
+}
+
+static void on_timer(struct pb_ctx *ctx, void *arg);
+
+static void run_after(struct pb_ctx *ctx, uint64_t ms)
+{
+	struct kpr *kpr = ctx->self;
+
+	if (kpr->timer_runs)
+		ctx->host->timer_stop(ctx, kpr->timer);
+	kpr->timer_runs = ctx->host->timer_start(ctx, ms, 0, on_timer, NULL, &kpr->timer) == 0;
+}
+
+static void on_timer(struct pb_ctx *ctx, void *arg)
+{
+	struct kpr *kpr = ctx->self;
+	uint64_t after_ns;
+
+	(void)arg;
+	kpr->timer_runs = false;
+	if (!kpr->live)
+		return;
+	after_ns = kpr_maps_run(&kpr->maps, TURN_NS);
+	report(ctx);
+	if (after_ns != UINT64_MAX)
+		run_after(ctx, (after_ns + 999999) / 1000000);
+}
+
+/* Something changed: write it in the loop's next turn, with whatever else comes in this one. */
+static void changed(struct pb_ctx *ctx, const char *name, int rc)
+{
+	struct kpr *kpr = ctx->self;
+
+	if (rc < 0)
+		ctx->host->log(ctx, PB_LOG_ERROR, "Service %s: not taken in (%s)", name,
+			       strerror(-rc));
+	if (kpr->live)
+		run_after(ctx, 0);
+}
+
+static void on_service(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
+{
+	struct kpr *kpr = ctx->self;
+	const struct pb_kube_service *obj = event->object;
+	int rc = 0;
+
+	(void)arg;
+	if (event->kind == PB_KUBE_PUT)
+		rc = kpr_model_service(&kpr->model, obj);
+	else if (event->kind == PB_KUBE_DELETE)
+		kpr_model_service_gone(&kpr->model, obj);
+	else
+		kpr_model_services_synced(&kpr->model);
+	changed(ctx, obj ? obj->meta.name : "", rc);
+}
+
+static void on_backends(struct pb_ctx *ctx, void *arg, const struct pb_record *record)
+{
+	struct kpr *kpr = ctx->self;
+	int rc = 0;
+
+	(void)arg;
+	if (record->kind == PB_RECORD_PUT)
+		rc = kpr_model_backends(&kpr->model, record->key, record->value);
+	else if (record->kind == PB_RECORD_DELETE)
+		kpr_model_backends_gone(&kpr->model, record->key);
+	else
+		kpr_model_backends_synced(&kpr->model);
+	changed(ctx, record->key ? record->key : "", rc);
+}
+
+/* ---- life ---- */
+
+static int declare_datapath(struct pb_ctx *ctx)
+{
+	const struct pb_host *h = ctx->host;
+	struct kpr *kpr = ctx->self;
+	struct pb_map_opts maps[] = {
+		{.size = sizeof(maps[0]),
+		 .schema = MAP_SCHEMA,
+		 .max_entries = kpr->config.services_max,
+		 .name = "kpr_services"},
+		{.size = sizeof(maps[0]),
+		 .schema = MAP_SCHEMA,
+		 .max_entries = kpr->config.backends_max,
+		 .name = "kpr_backends"},
+		{.size = sizeof(maps[0]), .schema = MAP_SCHEMA, .name = "kpr_reverse"},
+	};
+	struct pb_bpf_object object = {.size = sizeof(object),
+				       .name = "kpr",
+				       .maps = maps,
+				       .n_maps = sizeof(maps) / sizeof(maps[0])};
+	int rc;
+
+	object.elf = kpr_bpf__elf_bytes(&object.elf_len);
+	rc = h->bpf_object(ctx, &object);
+	for (size_t i = 0; rc == 0 && i < sizeof(hooks) / sizeof(hooks[0]); i++) {
+		struct pb_slot slot = {.size = sizeof(slot),
+				       .hook = hooks[i].hook,
+				       .band = PB_BAND_SERVICE,
+				       .name = "kpr",
+				       .object = "kpr",
+				       .program = hooks[i].program};
+
+		rc = h->slot(ctx, &slot);
+	}
+	if (rc == 0)
+		rc = h->map(ctx, "kpr_services", &kpr->map_services);
+	if (rc == 0)
+		rc = h->map(ctx, "kpr_backends", &kpr->map_backends);
+	return rc;
+}
+
+static int declare_metrics(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+	const struct {
+		const char *name;
+		const char *help;
+		uint32_t *id;
+	} metrics[] = {
+		{"services", "Services known", &kpr->metric_services},
+		{"frontends", "Frontends in the map", &kpr->metric_frontends},
+		{"backend_slots", "Slots of the backend map in use", &kpr->metric_backends},
+		{"map_writes", "Map entries written or deleted by this generation",
+		 &kpr->metric_writes},
+		{"map_errors", "Failed writes of this generation", &kpr->metric_errors},
+		{"failing", "Services that can't be written and wait for a retry",
+		 &kpr->metric_failing},
+	};
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < sizeof(metrics) / sizeof(metrics[0]); i++)
+		rc = ctx->host->metric(ctx, PB_METRIC_GAUGE, metrics[i].name, metrics[i].help,
+				       metrics[i].id);
+	return rc;
+}
+
+static int declare(struct pb_ctx *ctx)
+{
+	const struct pb_host *h = ctx->host;
+	struct pb_command list = {.size = sizeof(list),
+				  .name = "service list",
+				  .usage = "[NAMESPACE]",
+				  .help = "Show Services, their frontends and backends",
+				  .fn = kpr_report_services};
+	int rc = declare_datapath(ctx);
+
+	if (rc == 0)
+		rc = declare_metrics(ctx);
+	if (rc == 0)
+		rc = h->kube_watch(ctx, PB_KUBE_SERVICE, on_service, NULL);
+	if (rc == 0)
+		rc = h->subscribe(ctx, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION, on_backends,
+				  NULL);
+	return rc < 0 ? rc : h->command(ctx, &list);
+}
+
+static void kpr_stop(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+
+	kpr_maps_free(&kpr->maps);
+	kpr_model_free(&kpr->model);
+	kpr_config_free(&kpr->config);
+	free(kpr);
+	ctx->self = NULL;
+}
+
+static int kpr_prepare(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = calloc(1, sizeof(*kpr));
+	struct kpr_model_opts opts;
+	int rc;
+
+	if (!kpr)
+		return -ENOMEM;
+	ctx->self = kpr;
+	rc = kpr_config_parse(ctx, &kpr->config);
+	if (rc == 0) {
+		opts = (struct kpr_model_opts){.proxy_name = kpr->config.proxy_name,
+					       .fail_open =
+						       (const char *const *)kpr->config.fail_open};
+		kpr_model_init(&kpr->model, &opts);
+		rc = declare(ctx);
+	}
+	if (rc < 0)
+		kpr_stop(ctx);
+	return rc;
+}
+
+static int kpr_start(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+	int rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, kpr->map_services, kpr->map_backends);
+
+	if (rc < 0)
+		return ctx->host->fail(ctx, rc, "the maps can't be used");
+	kpr->maps_ready = true;
+	kpr->live = true;
+	run_after(ctx, 0);
+	return 0;
+}
+
+/* From here on the successor may write the maps, so this generation must not. */
+static int kpr_quiesce(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+
+	kpr->live = false;
+	return 0;
+}
+
+static void kpr_resume(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+
+	kpr->live = kpr->maps_ready;
+	if (kpr->live)
+		run_after(ctx, 0);
+}
+
+PB_PLUGIN("kpr", PACKAGE_VERSION, .prepare = kpr_prepare, .start = kpr_start,
+	  .quiesce = kpr_quiesce, .resume = kpr_resume, .stop = kpr_stop);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the plugin's user side share: its state, its configuration, its report.
+ */
+#ifndef KPR_H
+#define KPR_H
+
+#include "kpr_maps.h"
+#include "kpr_model.h"
+
+struct kpr_config {
+	uint32_t services_max;
+	uint32_t backends_max;
+	char *proxy_name;
+	char **fail_open; /* ends with NULL */
+};
+
+struct kpr {
+	struct kpr_config config;
+	struct kpr_model model;
+	struct kpr_maps maps;
+	struct pb_map *map_services;
+	struct pb_map *map_backends;
+	uint32_t timer;
+	bool timer_runs;
+	bool live; /* this generation writes the maps */
+	bool maps_ready;
+	uint32_t metric_services;
+	uint32_t metric_frontends;
+	uint32_t metric_backends;
+	uint32_t metric_writes;
+	uint32_t metric_errors;
+	uint32_t metric_failing;
+};
+
+/* Reads the plugin's section. On error host->fail() has said why. Free it in any case. */
+int kpr_config_parse(struct pb_ctx *ctx, struct kpr_config *ret_config);
+void kpr_config_free(struct kpr_config *config);
+
+/* `service list [NAMESPACE]`. */
+int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
+			struct pb_buf *out);
+
+#endif

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Services and frontends, each in a hash; a Service that changed goes to the dirty list, a
+ * frontend that lost its last claim to the gone list. Who writes the maps empties both.
+ */
+#include "kpr_model.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#define KEY_MAX 512
+#define FNV_BASIS 0xcbf29ce484222325ULL
+#define FNV_PRIME 0x100000001b3ULL
+
+/* ---- rules on single objects ---- */
+
+static const char *label(const struct pb_kube_meta *meta, const char *key)
+{
+	for (uint32_t i = 0; i < meta->n_labels; i++)
+		if (strcmp(meta->labels[i].key, key) == 0)
+			return meta->labels[i].value;
+	return NULL;
+}
+
+bool kpr_service_has_frontends(const struct pb_kube_service *obj, const char *proxy_name)
+{
+	const char *proxy = label(&obj->meta, "service.kubernetes.io/service-proxy-name");
+
+	return obj->type != PB_SERVICE_EXTERNAL_NAME && !(obj->flags & PB_SERVICE_HEADLESS) &&
+	       !label(&obj->meta, "service.kubernetes.io/headless") &&
+	       (!proxy || strcmp(proxy, proxy_name) == 0);
+}
+
+bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_port *port,
+		      struct kpr_key *ret_key)
+{
+	if ((ip->family != 4 && ip->family != 6) || port->port == 0 ||
+	    (port->protocol != IPPROTO_TCP && port->protocol != IPPROTO_UDP))
+		return false;
+	memset(ret_key, 0, sizeof(*ret_key));
+	ret_key->addr = ip->addr;
+	ret_key->port = htons(port->port);
+	ret_key->protocol = port->protocol;
+	ret_key->family = (uint8_t)ip->family;
+	return true;
+}
+
+static bool matches(const struct pb_backends *v, const struct pb_backend *b,
+		    const struct kpr_key *key, const char *port_name, bool local)
+{
+	return b->family == key->family && b->protocol == key->protocol &&
+	       (!local || b->flags & PB_BACKEND_LOCAL) &&
+	       strcmp(pb_backends_string(v, b->port_name), port_name) == 0;
+}
+
+uint32_t kpr_select(const struct pb_backends *value, const struct kpr_key *key,
+		    const char *port_name, bool local, struct kpr_backend *out)
+{
+	static const uint8_t wanted[] = {PB_BACKEND_ACTIVE, PB_BACKEND_TERMINATING};
+	uint32_t n = 0;
+
+	for (size_t w = 0; w < sizeof(wanted) && n == 0; w++)
+		for (uint32_t i = 0; value && i < value->n; i++) {
+			const struct pb_backend *b = &value->backend[i];
+
+			if (b->state != wanted[w] || !matches(value, b, key, port_name, local))
+				continue;
+			memset(&out[n], 0, sizeof(out[n]));
+			out[n].addr = b->addr;
+			out[n].port = htons(b->port);
+			out[n].family = b->family;
+			/* Sorted by address and port, so doubles are neighbours. */
+			if (n == 0 || memcmp(&out[n], &out[n - 1], sizeof(out[n])) != 0)
+				n++;
+		}
+	return n;
+}
+
+static uint64_t mix(uint64_t hash, uint64_t word)
+{
+	hash = (hash ^ word) * FNV_PRIME;
+	return hash ^ (hash >> 29);
+}
+
+uint64_t kpr_digest(const struct kpr_backend *backends, uint32_t n)
+{
+	uint64_t hash = FNV_BASIS ^ n;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t words[2];
+
+		memcpy(words, &backends[i].addr, sizeof(words));
+		hash = mix(mix(mix(hash, words[0]), words[1]),
+			   (uint64_t)backends[i].port << 8 | backends[i].family);
+	}
+	return hash;
+}
+
+uint64_t kpr_hash_name(const char *key)
+{
+	uint64_t hash = FNV_BASIS;
+
+	for (; *key; key++)
+		hash = (hash ^ (unsigned char)*key) * FNV_PRIME;
+	return hash;
+}
+
+/* ---- the lists ---- */
+
+void kpr_model_init(struct kpr_model *m, const struct kpr_model_opts *opts)
+{
+	memset(m, 0, sizeof(*m));
+	m->opts = *opts;
+}
+
+void kpr_model_free(struct kpr_model *m)
+{
+	struct kpr_front *front, *next_front;
+	struct kpr_svc *svc, *next_svc;
+
+	HASH_ITER (hh, m->svcs, svc, next_svc) {
+		HASH_DEL(m->svcs, svc);
+		free(svc->claims);
+		free(svc);
+	}
+	HASH_ITER (hh, m->fronts, front, next_front) {
+		HASH_DEL(m->fronts, front);
+		free(front);
+	}
+	memset(m, 0, sizeof(*m));
+}
+
+void kpr_model_dirty(struct kpr_model *m, struct kpr_svc *svc)
+{
+	if (!svc->dirty)
+		DL_APPEND(m->dirty, svc);
+	svc->dirty = true;
+}
+
+static void forget_unless_needed(struct kpr_model *m, struct kpr_svc *svc)
+{
+	if (svc->obj || svc->value || svc->dirty)
+		return;
+	HASH_DEL(m->svcs, svc);
+	free(svc->claims);
+	free(svc);
+}
+
+struct kpr_svc *kpr_model_next_dirty(struct kpr_model *m)
+{
+	struct kpr_svc *svc;
+
+	while ((svc = m->dirty)) {
+		DL_DELETE(m->dirty, svc);
+		svc->dirty = false;
+		if (svc->obj)
+			return svc;
+		forget_unless_needed(m, svc);
+	}
+	return NULL;
+}
+
+static struct kpr_svc *find_svc(const struct kpr_model *m, const char *key)
+{
+	struct kpr_svc *svc;
+
+	HASH_FIND_STR(m->svcs, key, svc);
+	return svc;
+}
+
+static struct kpr_svc *add_svc(struct kpr_model *m, const char *key)
+{
+	struct kpr_svc *svc = find_svc(m, key);
+	size_t len = strlen(key);
+
+	if (svc)
+		return svc;
+	svc = calloc(1, sizeof(*svc) + len + 1);
+	if (!svc)
+		return NULL;
+	memcpy(svc->key, key, len);
+	svc->hash = kpr_hash_name(key);
+	for (const char *const *name = m->opts.fail_open; name && *name; name++)
+		svc->fail_open = svc->fail_open || strcmp(*name, key) == 0;
+	HASH_ADD_KEYPTR(hh, m->svcs, svc->key, len, svc);
+	return svc;
+}
+
+/* ---- frontends and claims ---- */
+
+struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct kpr_key *key)
+{
+	struct kpr_front *front;
+
+	HASH_FIND(hh, m->fronts, key, sizeof(*key), front);
+	return front;
+}
+
+static struct kpr_front *add_front(struct kpr_model *m, const struct kpr_key *key)
+{
+	struct kpr_front *front = kpr_model_front(m, key);
+
+	if (front)
+		return front;
+	front = calloc(1, sizeof(*front));
+	if (!front)
+		return NULL;
+	front->key = *key;
+	HASH_ADD(hh, m->fronts, key, sizeof(front->key), front);
+	return front;
+}
+
+static void claim_insert(struct kpr_front *front, struct kpr_claim *claim)
+{
+	struct kpr_claim **at = &front->claims;
+
+	/* Who had the frontend at the restart keeps it. */
+	if (!front->adopted || front->value.owner != claim->svc->hash)
+		while (*at)
+			at = &(*at)->next;
+	claim->next = *at;
+	*at = claim;
+}
+
+int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v)
+{
+	struct kpr_front *front = add_front(m, key);
+	struct kpr_claim *claim, *next;
+
+	if (!front)
+		return -ENOMEM;
+	front->value = *v;
+	front->programmed = true;
+	front->adopted = true;
+	claim = front->claims;
+	front->claims = NULL;
+	for (; claim; claim = next) {
+		next = claim->next;
+		claim_insert(front, claim);
+	}
+	return 0;
+}
+
+static void front_unclaimed(struct kpr_model *m, struct kpr_front *front)
+{
+	if (front->claims || front->gone)
+		return;
+	if (front->programmed) {
+		front->gone = true;
+		DL_APPEND(m->gone, front);
+	} else {
+		HASH_DEL(m->fronts, front);
+		free(front);
+	}
+}
+
+void kpr_model_deleted(struct kpr_model *m, struct kpr_front *front)
+{
+	front->programmed = false;
+	if (front->gone)
+		DL_DELETE(m->gone, front);
+	front->gone = false;
+	front_unclaimed(m, front);
+}
+
+static void claim_add(struct kpr_model *m, struct kpr_claim *claim)
+{
+	struct kpr_front *front = claim->front;
+
+	if (front->gone)
+		DL_DELETE(m->gone, front);
+	front->gone = false;
+	claim_insert(front, claim);
+}
+
+static void claim_remove(struct kpr_model *m, struct kpr_claim *claim)
+{
+	struct kpr_front *front = claim->front;
+	struct kpr_claim **at = &front->claims;
+	bool had_it = front->claims == claim;
+
+	while (*at != claim)
+		at = &(*at)->next;
+	*at = claim->next;
+	front->adopted = front->adopted && front->value.owner != claim->svc->hash;
+	if (had_it && front->claims)
+		kpr_model_dirty(m, front->claims->svc);
+	front_unclaimed(m, front);
+}
+
+bool kpr_claim_may_write(const struct kpr_model *m, const struct kpr_claim *claim)
+{
+	const struct kpr_front *front = claim->front;
+
+	return front->claims == claim &&
+	       (m->services_synced || !front->adopted || front->value.owner == claim->svc->hash);
+}
+
+static struct kpr_claim *find_claim(struct kpr_claim *claims, uint32_t n, const struct kpr_key *key)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (memcmp(&claims[i].front->key, key, sizeof(*key)) == 0)
+			return &claims[i];
+	return NULL;
+}
+
+/* The claims of `obj`; frontends are made as needed. Returns how many, or -ENOMEM. */
+static int wanted_claims(struct kpr_model *m, struct kpr_svc *svc,
+			 const struct pb_kube_service *obj, struct kpr_claim **ret_claims)
+{
+	uint32_t max = obj->n_cluster_ips * obj->n_ports;
+	struct kpr_claim *claims = NULL;
+	struct kpr_front *front;
+	struct kpr_key key;
+	uint32_t n = 0;
+
+	*ret_claims = NULL;
+	if (max == 0 || !kpr_service_has_frontends(obj, m->opts.proxy_name))
+		return 0;
+	claims = calloc(max, sizeof(*claims));
+	if (!claims)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < max; i++) {
+		uint32_t port = i % obj->n_ports;
+
+		if (!kpr_frontend_key(&obj->cluster_ips[i / obj->n_ports], &obj->ports[port],
+				      &key) ||
+		    find_claim(claims, n, &key))
+			continue;
+		front = add_front(m, &key);
+		if (!front)
+			goto no_memory;
+		claims[n++] = (struct kpr_claim){.svc = svc, .front = front, .port = port};
+	}
+	*ret_claims = claims;
+	return (int)n;
+no_memory:
+	while (n > 0)
+		front_unclaimed(m, claims[--n].front);
+	free(claims);
+	return -ENOMEM;
+}
+
+/* Puts the new claims in the place of the old ones; what both have keeps its turn. */
+static void swap_claims(struct kpr_model *m, struct kpr_svc *svc, struct kpr_claim *claims,
+			uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct kpr_claim *old =
+			find_claim(svc->claims, svc->n_claims, &claims[i].front->key);
+		struct kpr_claim **at = &claims[i].front->claims;
+
+		if (!old) {
+			claim_add(m, &claims[i]);
+			continue;
+		}
+		while (*at != old)
+			at = &(*at)->next;
+		claims[i].next = old->next;
+		*at = &claims[i];
+	}
+	for (uint32_t i = 0; i < svc->n_claims; i++)
+		if (!find_claim(claims, n, &svc->claims[i].front->key))
+			claim_remove(m, &svc->claims[i]);
+	free(svc->claims);
+	svc->claims = claims;
+	svc->n_claims = n;
+}
+
+/* ---- events ---- */
+
+static int make_key(char *key, const struct pb_kube_meta *meta)
+{
+	int len = snprintf(key, KEY_MAX, "%s/%s", meta->ns, meta->name);
+
+	return len > 0 && len < KEY_MAX ? 0 : -EINVAL;
+}
+
+int kpr_model_service(struct kpr_model *m, const struct pb_kube_service *obj)
+{
+	struct kpr_claim *claims;
+	struct kpr_svc *svc;
+	char key[KEY_MAX];
+	int n;
+
+	if (make_key(key, &obj->meta) < 0)
+		return -EINVAL;
+	svc = add_svc(m, key);
+	if (!svc)
+		return -ENOMEM;
+	n = wanted_claims(m, svc, obj, &claims);
+	if (n < 0) {
+		forget_unless_needed(m, svc);
+		return n;
+	}
+	m->n_services += !svc->obj;
+	svc->obj = obj;
+	swap_claims(m, svc, claims, (uint32_t)n);
+	kpr_model_dirty(m, svc);
+	return 0;
+}
+
+void kpr_model_service_gone(struct kpr_model *m, const struct pb_kube_service *obj)
+{
+	struct kpr_svc *svc;
+	char key[KEY_MAX];
+
+	if (make_key(key, &obj->meta) < 0)
+		return;
+	svc = find_svc(m, key);
+	if (!svc || !svc->obj)
+		return;
+	m->n_services--;
+	svc->obj = NULL;
+	svc->state = KPR_SVC_OK;
+	swap_claims(m, svc, NULL, 0);
+	forget_unless_needed(m, svc);
+}
+
+int kpr_model_backends(struct kpr_model *m, const char *key, const struct pb_backends *value)
+{
+	struct kpr_svc *svc = add_svc(m, key);
+
+	if (!svc)
+		return -ENOMEM;
+	svc->value = value;
+	svc->withdrawn = false;
+	if (svc->obj)
+		kpr_model_dirty(m, svc);
+	return 0;
+}
+
+void kpr_model_backends_gone(struct kpr_model *m, const char *key)
+{
+	struct kpr_svc *svc = find_svc(m, key);
+
+	if (!svc)
+		return;
+	svc->withdrawn = svc->obj != NULL;
+	svc->value = NULL;
+	if (svc->obj)
+		kpr_model_dirty(m, svc);
+	forget_unless_needed(m, svc);
+}
+
+static void sweep(struct kpr_model *m)
+{
+	struct kpr_front *front, *next;
+
+	if (!m->adopted || !m->services_synced || !m->backends_synced)
+		return;
+	HASH_ITER (hh, m->fronts, front, next)
+		front_unclaimed(m, front);
+}
+
+static void all_dirty(struct kpr_model *m)
+{
+	for (struct kpr_svc *svc = m->svcs; svc; svc = svc->hh.next)
+		if (svc->obj)
+			kpr_model_dirty(m, svc);
+}
+
+void kpr_model_services_synced(struct kpr_model *m)
+{
+	if (m->services_synced)
+		return;
+	m->services_synced = true;
+	all_dirty(m);
+	sweep(m);
+}
+
+void kpr_model_backends_synced(struct kpr_model *m)
+{
+	if (m->backends_synced)
+		return;
+	m->backends_synced = true;
+	all_dirty(m);
+	sweep(m);
+}
+
+void kpr_model_adopted(struct kpr_model *m)
+{
+	m->adopted = true;
+	sweep(m);
+}

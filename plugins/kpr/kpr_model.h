@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What should be programmed: Services, their frontends, and who may have a frontend.
+ *
+ * Owns the rules of docs/behaviour/kpr.md that need no packet: which frontends a Service has,
+ * which backends stand behind one, and who wins when two Services claim the same address and
+ * port. Pure: no map, no clock, no host. Keeps the core's pointers, copies no object.
+ */
+#ifndef KPR_MODEL_H
+#define KPR_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uthash.h>
+
+#include <patchbay/kube.h>
+#include <patchbay/topics/backends.h>
+
+#include "kpr_abi.h"
+
+struct kpr_svc;
+struct kpr_front;
+
+/* A Service wants a frontend. The first claim on a frontend has it, the others wait. */
+struct kpr_claim {
+	struct kpr_svc *svc;
+	struct kpr_front *front;
+	struct kpr_claim *next; /* on the same frontend */
+	uint32_t port;		/* index in the Service's ports */
+};
+
+struct kpr_front {
+	UT_hash_handle hh;
+	struct kpr_key key;
+	struct kpr_claim *claims;
+	struct kpr_front *prev; /* in kpr_model.gone */
+	struct kpr_front *next;
+	struct kpr_service value; /* as it is in the map */
+	bool programmed;	  /* it is in the map */
+	bool adopted;		  /* as another process or generation left it */
+	bool gone;		  /* nobody claims it any more, waits for deletion */
+};
+
+enum kpr_svc_state {
+	KPR_SVC_OK = 0,
+	KPR_SVC_WAITING = 1, /* nothing is known of its backends yet */
+	KPR_SVC_FROZEN = 2,  /* nothing is known any more: stays as it was */
+	KPR_SVC_FULL = 3,    /* a map has no room for it: stays as it was */
+	KPR_SVC_FAILED = 4,  /* the kernel refused a write; tried again */
+};
+
+struct kpr_svc {
+	UT_hash_handle hh;
+	const struct pb_kube_service *obj; /* NULL: only its backends are known */
+	const struct pb_backends *value;
+	struct kpr_claim *claims;
+	struct kpr_svc *prev; /* in kpr_model.dirty */
+	struct kpr_svc *next;
+	uint64_t hash;
+	uint32_t n_claims;
+	uint8_t state; /* enum kpr_svc_state */
+	bool dirty;
+	bool withdrawn; /* its backends were known once */
+	bool fail_open;
+	char key[];
+};
+
+struct kpr_model_opts {
+	const char *proxy_name;	      /* label service-proxy-name that means us; "" */
+	const char *const *fail_open; /* "NAMESPACE/NAME", ends with NULL; borrowed */
+};
+
+struct kpr_model {
+	struct kpr_model_opts opts;
+	struct kpr_svc *svcs;
+	struct kpr_front *fronts;
+	struct kpr_svc *dirty;	/* to be compared with the map */
+	struct kpr_front *gone; /* to be deleted from the map */
+	uint32_t n_services;
+	bool adopted; /* what the map held at start is known */
+	bool services_synced;
+	bool backends_synced;
+};
+
+void kpr_model_init(struct kpr_model *m, const struct kpr_model_opts *opts);
+void kpr_model_free(struct kpr_model *m);
+
+/* A frontend found in the map at start. -ENOMEM. kpr_model_adopted(): that was the last one. */
+int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v);
+void kpr_model_adopted(struct kpr_model *m);
+
+/* -ENOMEM: the Service was not taken in. */
+int kpr_model_service(struct kpr_model *m, const struct pb_kube_service *obj);
+void kpr_model_service_gone(struct kpr_model *m, const struct pb_kube_service *obj);
+/* `key` is "NAMESPACE/NAME". */
+int kpr_model_backends(struct kpr_model *m, const char *key, const struct pb_backends *value);
+void kpr_model_backends_gone(struct kpr_model *m, const char *key);
+/* Everything of the first full view has come. Once both have, adopted leftovers go. */
+void kpr_model_services_synced(struct kpr_model *m);
+void kpr_model_backends_synced(struct kpr_model *m);
+
+/* Takes the next one out of `dirty`; NULL at the end. */
+struct kpr_svc *kpr_model_next_dirty(struct kpr_model *m);
+void kpr_model_dirty(struct kpr_model *m, struct kpr_svc *svc);
+/* The frontend is out of the map. Frees it unless somebody claimed it meanwhile. */
+void kpr_model_deleted(struct kpr_model *m, struct kpr_front *front);
+
+/* The frontend with this key, NULL when there is none. */
+struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct kpr_key *key);
+
+/*
+ * Whether the claim's frontend may be written now. Not by a Service that waits in the queue for
+ * it, nor, before all Services are known, in place of the Service it belonged to at the restart.
+ */
+bool kpr_claim_may_write(const struct kpr_model *m, const struct kpr_claim *claim);
+
+/* ---- rules on single objects ---- */
+
+/* Whether the Service has frontends at all. */
+bool kpr_service_has_frontends(const struct pb_kube_service *obj, const char *proxy_name);
+/* The key of a port on an address; false when it can't be translated. */
+bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_port *port,
+		      struct kpr_key *ret_key);
+/*
+ * Writes the addresses and ports behind a frontend to `out`, which has room for value->n.
+ * Active ones; if there is none, terminating ones that still serve. `local`: of this node only.
+ */
+uint32_t kpr_select(const struct pb_backends *value, const struct kpr_key *key,
+		    const char *port_name, bool local, struct kpr_backend *out);
+uint64_t kpr_digest(const struct kpr_backend *backends, uint32_t n);
+uint64_t kpr_hash_name(const char *key);
+
+#endif

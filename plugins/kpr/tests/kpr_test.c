@@ -1,0 +1,879 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cases of docs/behaviour/kpr.md that need no kernel: Services and backends in, contents of
+ * the maps out. The plugin runs on the fake host, its maps are in memory.
+ */
+#include <criterion/criterion.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/bpf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <patchbay/testing.h>
+
+#include "../kpr_abi.h"
+#include "../kpr_maps.h"
+#include "../kpr_model.h"
+
+#define SERVICES_MAX 16
+#define BACKENDS_MAX 256
+#define MAX_VALUES 64
+
+static struct pb_fake *fake;
+static void *values[MAX_VALUES]; /* of the topic; free()d at the end */
+static unsigned n_values;
+
+static void load(void)
+{
+	cr_assert_eq(pb_fake_load(fake), 0, "%s", pb_fake_failure(fake));
+}
+
+static void setup_with(const char *config)
+{
+	fake = pb_fake_new(&pb_manifest_v1, &pb_plugin_v1, config, "node-a");
+	cr_assert_not_null(fake);
+	pb_fake_map_define(fake, "kpr_services", BPF_MAP_TYPE_HASH, sizeof(struct kpr_key),
+			   sizeof(struct kpr_service), SERVICES_MAX);
+	pb_fake_map_define(fake, "kpr_backends", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
+			   sizeof(struct kpr_backend), BACKENDS_MAX);
+	pb_fake_map_define(fake, "kpr_reverse", BPF_MAP_TYPE_LRU_HASH,
+			   sizeof(struct kpr_reverse_key), sizeof(struct kpr_reverse), 64);
+}
+
+/* The maps are as big as the fake says, whatever the configuration. */
+static const char *const config = "{\"services_max\":16,\"backends_max\":256}";
+
+static void setup(void)
+{
+	setup_with(config);
+}
+
+static void teardown(void)
+{
+	pb_fake_free(fake);
+	while (n_values > 0)
+		free(values[--n_values]);
+}
+
+/* ---- objects ---- */
+
+struct service {
+	struct pb_kube_service s;
+	struct pb_kube_addr ips[2];
+	struct pb_service_port ports[3];
+	struct pb_kube_pair labels[1];
+};
+
+static void set_ip(struct service *s, const char *ip)
+{
+	struct pb_kube_addr *a = &s->ips[s->s.n_cluster_ips++];
+
+	a->family = strchr(ip, ':') ? 6 : 4;
+	cr_assert_eq(inet_pton(a->family == 6 ? AF_INET6 : AF_INET, ip, &a->addr), 1);
+}
+
+static void set_port(struct service *s, const char *name, uint8_t protocol, uint16_t port)
+{
+	s->ports[s->s.n_ports++] = (struct pb_service_port){.name = name,
+							    .port = port,
+							    .protocol = protocol,
+							    .app_protocol = ""};
+}
+
+static struct service *bare(const char *name)
+{
+	struct service *s = calloc(1, sizeof(*s));
+
+	s->s.meta = (struct pb_kube_meta){.size = sizeof(s->s),
+					  .kind = PB_KUBE_SERVICE,
+					  .ns = "ns",
+					  .name = name,
+					  .uid = name,
+					  .version = "1",
+					  .labels = s->labels};
+	s->s.type = PB_SERVICE_CLUSTER_IP;
+	s->s.ports = s->ports;
+	s->s.cluster_ips = s->ips;
+	return s;
+}
+
+/* ClusterIP Service with one unnamed TCP port. */
+static struct service *service(const char *name, const char *ip, uint16_t port)
+{
+	struct service *s = bare(name);
+
+	set_ip(s, ip);
+	set_port(s, "", IPPROTO_TCP, port);
+	return s;
+}
+
+static void put(struct service *s)
+{
+	cr_assert_eq(pb_fake_kube(fake, PB_KUBE_PUT, &s->s.meta), 0);
+	pb_fake_advance_ms(fake, 1);
+}
+
+static void gone(struct service *s)
+{
+	cr_assert_eq(pb_fake_kube(fake, PB_KUBE_DELETE, &s->s.meta), 0);
+	pb_fake_advance_ms(fake, 1);
+}
+
+struct backend {
+	const char *addr;
+	uint16_t port;
+	const char *port_name;
+	uint8_t protocol;
+	uint8_t state;
+	uint8_t flags;
+};
+
+/* Publishes the backends of a Service as plugin endpointslice would: sorted by the caller. */
+static void publish_n(const char *name, const struct backend *list, uint32_t n)
+{
+	size_t head = sizeof(struct pb_backends) + n * sizeof(struct pb_backend);
+	struct pb_backends *v = calloc(1, head + 64);
+	char *strings = (char *)v + head;
+	uint32_t len = 1;
+	char key[64];
+
+	v->size = sizeof(*v);
+	v->n = n;
+	for (uint32_t i = 0; i < n; i++) {
+		struct pb_backend *b = &v->backend[i];
+
+		b->family = strchr(list[i].addr, ':') ? 6 : 4;
+		inet_pton(b->family == 6 ? AF_INET6 : AF_INET, list[i].addr, &b->addr);
+		b->port = list[i].port;
+		b->protocol = list[i].protocol ? list[i].protocol : IPPROTO_TCP;
+		b->state = list[i].state ? list[i].state : PB_BACKEND_ACTIVE;
+		b->flags = list[i].flags;
+		if (list[i].port_name && list[i].port_name[0]) {
+			b->port_name = len;
+			strcpy(strings + len, list[i].port_name);
+			len += (uint32_t)strlen(list[i].port_name) + 1;
+		}
+	}
+	v->strings_len = len;
+	values[n_values++] = v;
+	snprintf(key, sizeof(key), "ns/%s", name);
+	cr_assert_eq(pb_fake_publish(fake, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION, key, v,
+				     head + len),
+		     0);
+	pb_fake_advance_ms(fake, 1);
+}
+
+#define PUBLISH(name_, ...)                                                                        \
+	publish_n(name_, (const struct backend[]){__VA_ARGS__},                                    \
+		  sizeof((const struct backend[]){__VA_ARGS__}) / sizeof(struct backend))
+
+static void synced(void)
+{
+	pb_fake_kube_synced(fake, PB_KUBE_SERVICE);
+	pb_fake_synced(fake, PB_TOPIC_BACKENDS);
+	pb_fake_advance_ms(fake, 1);
+}
+
+/* ---- what is in the maps ---- */
+
+static struct kpr_key key_of(const char *ip, uint16_t port, uint8_t protocol)
+{
+	struct kpr_key key = {.port = htons(port), .protocol = protocol};
+
+	key.family = strchr(ip, ':') ? 6 : 4;
+	inet_pton(key.family == 6 ? AF_INET6 : AF_INET, ip, &key.addr);
+	return key;
+}
+
+/* "ADDRESS:PORT ..." behind a frontend, "refused" for none, "absent" when it isn't programmed. */
+static const char *behind_protocol(const char *ip, uint16_t port, uint8_t protocol)
+{
+	static char text[1024];
+	struct kpr_key key = key_of(ip, port, protocol);
+	struct kpr_service svc;
+	char addr[INET6_ADDRSTRLEN];
+
+	if (pb_fake_map_get(fake, "kpr_services", &key, &svc) < 0)
+		return "absent";
+	if (svc.count == 0)
+		return svc.flags & KPR_SERVICE_FAIL_OPEN ? "open" : "refused";
+	text[0] = '\0';
+	for (uint32_t i = 0; i < svc.count; i++) {
+		uint32_t slot = svc.base + i;
+		struct kpr_backend b;
+
+		cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &slot, &b), 0);
+		cr_assert_eq(b.check, kpr_check(&key), "slot of another frontend");
+		cr_assert_eq(b.id, svc.id);
+		inet_ntop(b.family == 4 ? AF_INET : AF_INET6, &b.addr, addr, sizeof(addr));
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s:%u", i ? " " : "",
+			 addr, ntohs(b.port));
+	}
+	return text;
+}
+
+static const char *behind(const char *ip, uint16_t port)
+{
+	return behind_protocol(ip, port, IPPROTO_TCP);
+}
+
+static uint64_t writes(void)
+{
+	return pb_fake_map_writes(fake, "kpr_services") + pb_fake_map_writes(fake, "kpr_backends");
+}
+
+static struct kpr_service entry(const char *ip, uint16_t port)
+{
+	struct kpr_key key = key_of(ip, port, IPPROTO_TCP);
+	struct kpr_service svc;
+
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &svc), 0);
+	return svc;
+}
+
+static bool listed(const char *part)
+{
+	char *json = NULL;
+	bool found;
+
+	cr_assert_eq(pb_fake_command(fake, "service list", NULL, 0, &json), 0);
+	found = strstr(json, part) != NULL;
+	free(json);
+	return found;
+}
+
+TestSuite(kpr, .init = setup, .fini = teardown);
+
+/* ---- which frontends a Service has ---- */
+
+Test(kpr, K1_tcp_and_udp_on_one_port_are_two_frontends)
+{
+	struct service *dns = bare("dns");
+
+	set_ip(dns, "10.96.0.10");
+	set_port(dns, "tcp", IPPROTO_TCP, 53);
+	set_port(dns, "udp", IPPROTO_UDP, 53);
+	load();
+	put(dns);
+	PUBLISH("dns", {"10.0.0.1", 5353, "tcp", IPPROTO_TCP},
+		{"10.0.0.2", 5353, "udp", IPPROTO_UDP});
+	cr_assert_str_eq(behind_protocol("10.96.0.10", 53, IPPROTO_TCP), "10.0.0.1:5353");
+	cr_assert_str_eq(behind_protocol("10.96.0.10", 53, IPPROTO_UDP), "10.0.0.2:5353");
+}
+
+Test(kpr, K3_a_named_target_port_may_differ_from_pod_to_pod)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 8080}, {"10.0.0.2", 9090});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080 10.0.0.2:9090");
+}
+
+Test(kpr, K4_E7_only_the_port_of_the_same_name_is_used)
+{
+	struct service *s = bare("web");
+
+	set_ip(s, "10.96.0.1");
+	set_port(s, "a", IPPROTO_TCP, 80);
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 8080, "a"}, {"10.0.0.1", 9090, "b"});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+	PUBLISH("web", {"10.0.0.1", 9090, "b"});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "refused");
+}
+
+Test(kpr, K5_E8_a_port_without_name_matches_one_without_name)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 8080, ""});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+}
+
+Test(kpr, K6_a_headless_service_has_no_frontend)
+{
+	struct service *s = service("web", "10.96.0.1", 80);
+
+	s->s.flags = PB_SERVICE_HEADLESS;
+	s->s.n_cluster_ips = 0;
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 8080});
+	cr_assert_eq(pb_fake_map_count(fake, "kpr_services"), 0);
+	cr_assert_not(listed("\"web\""));
+}
+
+Test(kpr, K7_external_name_has_none_until_its_type_changes_and_none_when_it_changes_back)
+{
+	struct service *name = service("web", "10.96.0.1", 80);
+	struct service *ip = service("web", "10.96.0.1", 80);
+
+	name->s.type = PB_SERVICE_EXTERNAL_NAME;
+	load();
+	put(name);
+	PUBLISH("web", {"10.0.0.1", 8080});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "absent");
+	put(ip);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+	put(name);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "absent");
+}
+
+Test(kpr, K9_removing_a_port_removes_only_its_frontend)
+{
+	struct service *three = bare("web");
+	struct service *two = bare("web");
+	struct kpr_service before;
+
+	set_ip(three, "10.96.0.1");
+	set_port(three, "a", IPPROTO_TCP, 81);
+	set_port(three, "b", IPPROTO_TCP, 82);
+	set_port(three, "c", IPPROTO_TCP, 83);
+	set_ip(two, "10.96.0.1");
+	set_port(two, "a", IPPROTO_TCP, 81);
+	set_port(two, "c", IPPROTO_TCP, 83);
+	load();
+	put(three);
+	PUBLISH("web", {"10.0.0.1", 1, "a"}, {"10.0.0.1", 2, "b"}, {"10.0.0.1", 3, "c"});
+	before = entry("10.96.0.1", 83);
+	put(two);
+	cr_assert_str_eq(behind("10.96.0.1", 82), "absent");
+	cr_assert_str_eq(behind("10.96.0.1", 81), "10.0.0.1:1");
+	cr_assert_eq(entry("10.96.0.1", 83).id, before.id);
+	cr_assert_eq(entry("10.96.0.1", 83).base, before.base);
+}
+
+Test(kpr, K47_another_proxys_service_is_left_alone_also_when_the_label_comes_later)
+{
+	struct service *ours = service("web", "10.96.0.1", 80);
+	struct service *theirs = service("web", "10.96.0.1", 80);
+
+	theirs->labels[0] =
+		(struct pb_kube_pair){"service.kubernetes.io/service-proxy-name", "other"};
+	theirs->s.meta.n_labels = 1;
+	load();
+	put(ours);
+	PUBLISH("web", {"10.0.0.1", 8080});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+	put(theirs);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "absent");
+}
+
+Test(kpr, K48_E13_a_dual_stack_service_has_a_frontend_in_each_family)
+{
+	struct service *s = service("web", "10.96.0.1", 80);
+
+	set_ip(s, "fd00::1");
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 8080}, {"fd01::1", 8080});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+	cr_assert_str_eq(behind("fd00::1", 80), "fd01::1:8080");
+	/* Without IPv6 backends its IPv4 half works on. */
+	PUBLISH("web", {"10.0.0.1", 8080});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+	cr_assert_str_eq(behind("fd00::1", 80), "refused");
+}
+
+Test(kpr, K56_a_port_0_and_sctp_have_no_frontend)
+{
+	struct service *s = bare("web");
+
+	set_ip(s, "10.96.0.1");
+	set_port(s, "a", IPPROTO_TCP, 0);
+	set_port(s, "b", IPPROTO_SCTP, 80);
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 8080, "a"}, {"10.0.0.1", 8080, "b", IPPROTO_SCTP});
+	cr_assert_eq(pb_fake_map_count(fake, "kpr_services"), 0);
+	cr_assert(listed("\"state\":\"not translated: protocol or port\""));
+}
+
+/* ---- which backends stand behind a frontend ---- */
+
+Test(kpr, K12_K13_without_backends_it_refuses_and_the_next_backend_is_used_at_once)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 8080});
+	publish_n("web", NULL, 0);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "refused");
+	cr_assert(listed("\"state\":\"no backends\""));
+	PUBLISH("web", {"10.0.0.2", 8080});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:8080");
+}
+
+Test(kpr, K32_a_terminating_and_serving_backend_is_used_when_no_other_is_left)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80, "", 0, PB_BACKEND_TERMINATING}, {"10.0.0.2", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
+	PUBLISH("web", {"10.0.0.1", 80, "", 0, PB_BACKEND_TERMINATING});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+}
+
+Test(kpr, K33_a_draining_backend_is_never_used)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80, "", 0, PB_BACKEND_DRAINING});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "refused");
+}
+
+Test(kpr, K37_a_backend_given_twice_counts_once)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80}, {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.2:80");
+}
+
+Test(kpr, K59_internal_traffic_policy_local_never_leaves_the_node)
+{
+	struct service *s = service("web", "10.96.0.1", 80);
+
+	s->s.flags = PB_SERVICE_INTERNAL_LOCAL;
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 80}, {"10.0.0.2", 80, "", 0, 0, PB_BACKEND_LOCAL});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
+	PUBLISH("web", {"10.0.0.1", 80},
+		{"10.0.0.2", 80, "", 0, PB_BACKEND_TERMINATING, PB_BACKEND_LOCAL});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80", "local before remote");
+	PUBLISH("web", {"10.0.0.1", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "refused");
+}
+
+Test(kpr, K62_the_api_servers_own_service_fails_open)
+{
+	struct service *s = service("kubernetes", "10.96.0.1", 443);
+
+	s->s.meta.ns = "default";
+	load();
+	put(s);
+	synced();
+	cr_assert_str_eq(behind("10.96.0.1", 443), "open");
+}
+
+/* ---- who has a frontend ---- */
+
+Test(kpr, K50_the_first_service_has_the_frontend_and_the_next_takes_over)
+{
+	struct service *first = service("first", "10.96.0.1", 80);
+	uint32_t id;
+
+	load();
+	put(first);
+	PUBLISH("first", {"10.0.0.1", 80});
+	put(service("second", "10.96.0.1", 80));
+	PUBLISH("second", {"10.0.0.2", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+	cr_assert(listed("\"state\":\"conflict: taken by ns/first\""));
+	id = entry("10.96.0.1", 80).id;
+	gone(first);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
+	cr_assert_neq(entry("10.96.0.1", 80).id, id, "sockets of the first would be misled");
+	cr_assert_not(listed("conflict"));
+}
+
+Test(kpr, K50_a_loser_that_goes_changes_nothing)
+{
+	struct service *second = service("second", "10.96.0.1", 80);
+	uint64_t before;
+
+	load();
+	put(service("first", "10.96.0.1", 80));
+	PUBLISH("first", {"10.0.0.1", 80});
+	put(second);
+	before = writes();
+	gone(second);
+	cr_assert_eq(writes(), before);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+}
+
+/* ---- change and quiet ---- */
+
+Test(kpr, K61_repeated_service_events_write_nothing)
+{
+	uint64_t before;
+
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	before = writes();
+	for (int i = 0; i < 10; i++)
+		put(service("web", "10.96.0.1", 80));
+	cr_assert_eq(writes(), before);
+}
+
+Test(kpr, E18_backends_before_their_service_wait_for_it)
+{
+	load();
+	PUBLISH("web", {"10.0.0.1", 80});
+	cr_assert_eq(pb_fake_map_count(fake, "kpr_services"), 0);
+	put(service("web", "10.96.0.1", 80));
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+}
+
+Test(kpr, a_service_is_not_refused_before_all_backends_are_known)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	cr_assert_str_eq(behind("10.96.0.1", 80), "absent");
+	cr_assert(listed("\"state\":\"waiting for backends\""));
+	synced();
+	cr_assert_str_eq(behind("10.96.0.1", 80), "refused");
+}
+
+Test(kpr, backends_that_become_unknown_stay_as_they_were)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80});
+	synced();
+	cr_assert_eq(pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, "ns/web"), 0);
+	pb_fake_advance_ms(fake, 1);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+	cr_assert(listed("\"state\":\"backends unknown, as before\""));
+}
+
+Test(kpr, one_changed_backend_touches_one_service)
+{
+	uint64_t before;
+
+	load();
+	put(service("a", "10.96.0.1", 80));
+	put(service("b", "10.96.0.2", 80));
+	PUBLISH("a", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	PUBLISH("b", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	before = writes();
+	PUBLISH("a", {"10.0.0.1", 80}, {"10.0.0.3", 80});
+	cr_assert_eq(writes() - before, 3, "two slots and one frontend");
+}
+
+Test(kpr, a_changed_frontend_keeps_its_id_and_leaves_the_old_range_alone)
+{
+	struct kpr_service old, now;
+	struct kpr_backend b;
+
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	old = entry("10.96.0.1", 80);
+	PUBLISH("web", {"10.0.0.3", 80}, {"10.0.0.4", 80});
+	now = entry("10.96.0.1", 80);
+	cr_assert_eq(now.id, old.id);
+	cr_assert_neq(now.base, old.base);
+	/* A program that read the old entry still finds whole backends of this frontend. */
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &old.base, &b), 0);
+	cr_assert_eq(b.addr.v4, inet_addr("10.0.0.1"));
+}
+
+Test(kpr, ranges_are_used_again_after_their_grace_period)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	/* 64 slots at a time out of 256: only reuse makes more than four changes possible. */
+	for (uint32_t round = 0; round < 20; round++) {
+		struct backend list[64];
+		char addrs[64][16];
+
+		for (uint32_t i = 0; i < 64; i++) {
+			snprintf(addrs[i], sizeof(addrs[i]), "10.%u.0.%u", round, i);
+			list[i] = (struct backend){.addr = addrs[i], .port = 80};
+		}
+		publish_n("web", list, 64);
+		pb_fake_advance_ms(fake, KPR_GRACE_MS + 1);
+	}
+	cr_assert_eq(pb_fake_metric(fake, "map_errors"), 0);
+	cr_assert_eq(entry("10.96.0.1", 80).count, 64);
+	cr_assert_leq(pb_fake_metric(fake, "backend_slots"), 128);
+}
+
+/* ---- full maps ---- */
+
+Test(kpr, a_full_map_of_frontends_refuses_the_whole_service_and_retries)
+{
+	struct service *small[SERVICES_MAX];
+	struct service *two = bare("two");
+	char name[16], ip[16];
+
+	load();
+	for (int i = 0; i < SERVICES_MAX - 1; i++) {
+		snprintf(name, sizeof(name), "s%d", i);
+		snprintf(ip, sizeof(ip), "10.96.1.%d", i);
+		small[i] = service(strdup(name), ip, 80);
+		put(small[i]);
+	}
+	set_ip(two, "10.96.0.1");
+	set_port(two, "a", IPPROTO_TCP, 81);
+	set_port(two, "b", IPPROTO_TCP, 82);
+	put(two);
+	synced();
+	PUBLISH("two", {"10.0.0.1", 1, "a"}, {"10.0.0.1", 2, "b"});
+	/* One place is left, the Service needs two: it gets none. */
+	cr_assert_str_eq(behind("10.96.0.1", 81), "absent");
+	cr_assert_str_eq(behind("10.96.0.1", 82), "absent");
+	cr_assert(listed("\"state\":\"map full, as before\""));
+	cr_assert_eq(pb_fake_metric(fake, "failing"), 1);
+	cr_assert_not_null(strstr(pb_fake_log(fake), "map of frontends full (raise services_max)"));
+	gone(small[0]);
+	pb_fake_advance_ms(fake, KPR_RETRY_MS);
+	cr_assert_str_eq(behind("10.96.0.1", 81), "10.0.0.1:1");
+	cr_assert_str_eq(behind("10.96.0.1", 82), "10.0.0.1:2");
+	cr_assert_eq(pb_fake_metric(fake, "failing"), 0);
+}
+
+Test(kpr, a_full_map_of_backends_keeps_the_old_ones)
+{
+	struct backend list[200];
+	char addrs[200][16];
+
+	for (uint32_t i = 0; i < 200; i++) {
+		snprintf(addrs[i], sizeof(addrs[i]), "10.0.0.%u", i);
+		list[i] = (struct backend){.addr = addrs[i], .port = 80};
+	}
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.1.0.1", 80});
+	publish_n("web", list, 200); /* needs 256 slots while one is in use */
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.1.0.1:80");
+	cr_assert_not_null(strstr(pb_fake_log(fake), "map of backends full (raise backends_max)"));
+	publish_n("web", list, 100);
+	cr_assert_eq(entry("10.96.0.1", 80).count, 100);
+}
+
+Test(kpr, a_refused_write_is_retried_and_leaves_no_half_service)
+{
+	struct service *two = bare("two");
+
+	load();
+	set_ip(two, "10.96.0.1");
+	set_port(two, "a", IPPROTO_TCP, 81);
+	set_port(two, "b", IPPROTO_TCP, 82);
+	PUBLISH("two", {"10.0.0.1", 1, "a"}, {"10.0.0.1", 2, "b"});
+	/* The first batch is the slots, the second the frontends. */
+	cr_assert_eq(pb_fake_fail(fake, "map_update_batch", 1, -ENOMEM), 0);
+	put(two);
+	cr_assert_eq(behind("10.96.0.1", 81)[0] == 'a', behind("10.96.0.1", 82)[0] == 'a');
+	cr_assert_eq(pb_fake_metric(fake, "map_errors"), 1);
+	pb_fake_advance_ms(fake, KPR_RETRY_MS + 1);
+	cr_assert_str_eq(behind("10.96.0.1", 81), "10.0.0.1:1");
+	cr_assert_str_eq(behind("10.96.0.1", 82), "10.0.0.1:2");
+}
+
+/* ---- reload and restart ---- */
+
+Test(kpr, K55_a_reload_writes_nothing)
+{
+	struct kpr_service before;
+	uint64_t n;
+
+	load();
+	put(service("a", "10.96.0.1", 80));
+	put(service("b", "10.96.0.2", 80));
+	PUBLISH("a", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	PUBLISH("b", {"10.0.0.3", 80});
+	synced();
+	before = entry("10.96.0.1", 80);
+	n = writes();
+	for (int i = 0; i < 3; i++)
+		cr_assert_eq(pb_fake_reload(fake), 0, "%s", pb_fake_failure(fake));
+	pb_fake_advance_ms(fake, 1000);
+	cr_assert_eq(writes(), n);
+	cr_assert_eq(memcmp(&before, &(struct kpr_service[]){entry("10.96.0.1", 80)},
+			    sizeof(before)),
+		     0);
+	PUBLISH("a", {"10.0.0.9", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.9:80");
+	cr_assert_str_eq(behind("10.96.0.2", 80), "10.0.0.3:80");
+}
+
+Test(kpr, K55_after_a_restart_leftovers_go_only_when_everything_is_known)
+{
+	struct kpr_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
+	struct kpr_service stale = {.id = 7, .base = 8, .count = 1, .owner = 1};
+
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80});
+	cr_assert_eq(pb_fake_map_put(fake, "kpr_services", &key, &stale), 0);
+	cr_assert_eq(pb_fake_reload(fake), 0);
+	pb_fake_advance_ms(fake, 1000);
+	cr_assert_str_neq(behind("10.96.0.1", 80), "absent");
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &stale), 0);
+	pb_fake_kube_synced(fake, PB_KUBE_SERVICE);
+	pb_fake_advance_ms(fake, 10);
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &stale), 0);
+	pb_fake_synced(fake, PB_TOPIC_BACKENDS);
+	pb_fake_advance_ms(fake, 10);
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &stale), -ENOENT);
+}
+
+Test(kpr, K55_a_leftover_goes_also_when_everything_was_known_before_the_maps_were_read)
+{
+	struct kpr_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
+	struct kpr_service stale = {.id = 7, .base = 8, .count = 1, .owner = 1};
+
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80});
+	synced();
+	cr_assert_eq(pb_fake_map_put(fake, "kpr_services", &key, &stale), 0);
+	cr_assert_eq(pb_fake_reload(fake), 0);
+	pb_fake_advance_ms(fake, 10);
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &stale), -ENOENT);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+}
+
+Test(kpr, K50_a_reload_does_not_change_who_has_a_frontend)
+{
+	struct service *first = service("first", "10.96.0.1", 80);
+
+	load();
+	put(first);
+	put(service("second", "10.96.0.1", 80));
+	PUBLISH("first", {"10.0.0.1", 80});
+	PUBLISH("second", {"10.0.0.2", 80});
+	synced();
+	/* Deleted and added again, it comes behind the other in the store's order. */
+	gone(first);
+	put(first);
+	PUBLISH("first", {"10.0.0.1", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
+	for (int i = 0; i < 3; i++) {
+		cr_assert_eq(pb_fake_reload(fake), 0);
+		pb_fake_advance_ms(fake, 10);
+		cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
+	}
+}
+
+Test(kpr, a_reload_that_is_called_off_leaves_the_old_generation_writing)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80});
+	cr_assert_eq(pb_fake_prepare(fake), 0);
+	cr_assert_eq(pb_fake_quiesce(fake), 0);
+	PUBLISH("web", {"10.0.0.2", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+	cr_assert_eq(pb_fake_resume(fake), 0);
+	pb_fake_advance_ms(fake, 1);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
+}
+
+/* ---- what is declared ---- */
+
+Test(kpr, it_stands_in_the_service_band_of_all_eight_hooks)
+{
+	load();
+	for (uint32_t hook = PB_HOOK_CONNECT4; hook <= PB_HOOK_GETPEERNAME6; hook++) {
+		const struct pb_slot *slot = pb_fake_slot(fake, hook, "kpr");
+
+		cr_assert_not_null(slot, "hook %u", hook);
+		cr_assert_eq(slot->band, PB_BAND_SERVICE);
+	}
+}
+
+static const struct {
+	const char *config;
+	const char *failure;
+} bad_configs[] = {
+	{"{\"service_max\":1}", "service_max: no such key; known are services_max, backends_max, "
+				"fail_open and service_proxy_name"},
+	{"{\"services_max\":0}", "services_max: must be a whole number from 1 to 1048576"},
+	{"{\"backends_max\":\"many\"}", "backends_max: must be a whole number from 1 to 16777216"},
+	{"{\"fail_open\":\"a/b\"}", "fail_open: must be a list of NAMESPACE/NAME"},
+	{"{\"fail_open\":[\"kubernetes\"]}",
+	 "fail_open: entry 1: must be NAMESPACE/NAME of a Service"},
+};
+
+Test(kpr, a_wrong_configuration_is_refused_with_its_key)
+{
+	for (size_t i = 0; i < sizeof(bad_configs) / sizeof(bad_configs[0]); i++) {
+		pb_fake_config(fake, bad_configs[i].config);
+		cr_expect_eq(pb_fake_load(fake), -EINVAL);
+		cr_expect_str_eq(pb_fake_failure(fake), bad_configs[i].failure, "%s",
+				 pb_fake_failure(fake));
+	}
+}
+
+/* ---- ranges ---- */
+
+Test(ranges, everything_can_be_taken_and_given_back)
+{
+	struct kpr_ranges r;
+	uint32_t base[1000];
+	uint32_t n = 0;
+
+	cr_assert_eq(kpr_ranges_init(&r, 1000), 0); /* no power of two */
+	while (kpr_ranges_take(&r, 1, &base[n]) == 0)
+		n++;
+	cr_assert_eq(n, 1000);
+	for (uint32_t i = 0; i < n; i++)
+		kpr_ranges_give(&r, base[i], 1);
+	cr_assert_eq(r.used, 0);
+	cr_assert_eq(kpr_ranges_take(&r, 512, &base[0]), 0);
+	cr_assert_eq(kpr_ranges_take(&r, 256, &base[1]), 0);
+	cr_assert_eq(kpr_ranges_take(&r, 257, &base[2]), -ENOSPC);
+	kpr_ranges_free(&r);
+}
+
+Test(ranges, no_two_ranges_overlap)
+{
+	struct kpr_ranges r;
+	struct {
+		uint32_t base, n;
+	} held[64] = {0};
+	char owner[1024] = {0};
+	unsigned seed = 1;
+
+	cr_assert_eq(kpr_ranges_init(&r, sizeof(owner)), 0);
+	for (int round = 0; round < 100000; round++) {
+		uint32_t i = (uint32_t)rand_r(&seed) % 64;
+
+		if (held[i].n > 0) {
+			kpr_ranges_give(&r, held[i].base, held[i].n);
+			memset(owner + held[i].base, 0, held[i].n);
+			held[i].n = 0;
+			continue;
+		}
+		held[i].n = 1 + (uint32_t)rand_r(&seed) % 40;
+		if (kpr_ranges_take(&r, held[i].n, &held[i].base) < 0) {
+			held[i].n = 0;
+			continue;
+		}
+		for (uint32_t s = 0; s < held[i].n; s++) {
+			cr_assert_eq(owner[held[i].base + s], 0);
+			owner[held[i].base + s] = 1;
+		}
+	}
+	kpr_ranges_free(&r);
+}
+
+Test(ranges, a_claimed_range_is_not_given_out_again)
+{
+	struct kpr_ranges r;
+	uint32_t base;
+
+	cr_assert_eq(kpr_ranges_init(&r, 64), 0);
+	cr_assert_eq(kpr_ranges_claim(&r, 8, 5), 0);
+	cr_assert_eq(kpr_ranges_claim(&r, 8, 5), -EEXIST);
+	cr_assert_eq(kpr_ranges_claim(&r, 12, 1), -EEXIST, "inside of the first, rounded up to 8");
+	cr_assert_eq(kpr_ranges_claim(&r, 3, 2), -EEXIST, "no range starts there");
+	cr_assert_eq(kpr_ranges_claim(&r, 64, 1), -EEXIST);
+	for (int i = 0; i < 7; i++) {
+		cr_assert_eq(kpr_ranges_take(&r, 8, &base), 0);
+		cr_assert_neq(base, 8);
+	}
+	cr_assert_eq(kpr_ranges_take(&r, 8, &base), -ENOSPC);
+	kpr_ranges_give(&r, 8, 5);
+	cr_assert_eq(kpr_ranges_take(&r, 8, &base), 0);
+	cr_assert_eq(base, 8);
+	kpr_ranges_free(&r);
+}
