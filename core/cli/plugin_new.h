@@ -17,7 +17,7 @@
  */
 int pb_cli_plugin_new(int argc, char **argv);
 
-/* Lower case letters, digits and dashes, a letter first, at most 31 characters. */
+/* Lower case letters, digits and inner dashes, a letter first, at most 31 characters. */
 bool pb_plugin_name_is_valid(const char *name);
 /* -EINVAL: the name; -EEXIST: dir is there. */
 int pb_plugin_new(const char *template_dir, const char *name, const char *dir, struct pb_err *err);

@@ -58,6 +58,7 @@ Test(plugin_new, a_name_is_lower_case_letters_digits_and_dashes)
 		{"Hello", false},
 		{"2fast", false},
 		{"-x", false},
+		{"x-", false},
 		{"under_score", false},
 		{"a/b", false},
 		{"..", false},
@@ -109,9 +110,10 @@ Test(plugin_new, a_bad_name_is_refused_with_the_rule)
 	struct pb_err err = {0};
 
 	cr_expect_eq(pb_plugin_new("/nowhere", "My_Plugin", "x", &err), -EINVAL);
-	cr_expect_str_eq(err.text,
-			 "plugin name \"My_Plugin\": use lower case letters, digits and dashes, a "
-			 "letter first, at most 31 characters");
+	cr_expect_str_eq(
+		err.text,
+		"plugin name \"My_Plugin\": use lower case letters, digits and inner dashes, "
+		"a letter first, at most 31 characters");
 	cr_expect_eq(n_entries("."), 0);
 }
 
