@@ -128,7 +128,7 @@ int pb_plugin_new(const char *template_dir, const char *name, const char *dir, s
 	if (!pb_plugin_name_is_valid(name))
 		return pb_err_set(
 			err, -EINVAL,
-			"plugin name \"%s\": use lower case letters, digits and dashes, a "
+			"plugin name \"%s\": use lower case letters, digits and inner dashes, a "
 			"letter first, at most %d characters",
 			name, PB_NAME_MAX - 1);
 	if (mkdir(dir, 0777) < 0 && errno == EEXIST)
