@@ -173,6 +173,8 @@ static void agent_reload(struct pb_agent *agent)
 	agent->applying = true;
 	agent->state = "reloading";
 	agent_log_setup(agent, agent->next);
+	if (agent->node && pb_node_reconfigure(agent->node, agent->next, &err) < 0)
+		pb_error("core", "SIGHUP: datapath.devices: %s", err.text);
 	if (pb_dp_reconfigure(agent->dp, agent->next, &err) < 0)
 		pb_error("core", "SIGHUP: datapath.devices: %s", err.text);
 	if (pb_kube_start(agent->kube, agent->next, &err) < 0)

@@ -362,6 +362,8 @@ static void devices_free(struct pb_node *node)
 
 int pb_node_reconfigure(struct pb_node *node, const struct pb_config *config, struct pb_err *err)
 {
+	struct pod *pod, *next;
+
 	devices_free(node);
 	node->devices = calloc(config->datapath.n_devices + 1, sizeof(*node->devices));
 	if (!node->devices)
@@ -372,6 +374,12 @@ int pb_node_reconfigure(struct pb_node *node, const struct pb_config *config, st
 		if (!name)
 			return pb_err_set(err, -ENOMEM, "out of memory");
 		node->devices[node->n_devices] = name;
+	}
+	/* At once: the device can only get the device hooks when the pod's are off it. */
+	HASH_ITER (hh, node->pods, pod, next) {
+		if (pod->iface.ifindex &&
+		    pb_links_match(node->devices, node->n_devices, pod->iface.name))
+			unhook(node, pod);
 	}
 	look_again(node, ANY_IFINDEX);
 	return 0;

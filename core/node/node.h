@@ -21,7 +21,10 @@ struct pb_node;
 /* Watches pods of config->node.name and link and route changes. */
 int pb_node_new(uv_loop_t *loop, const struct pb_config *config, struct pb_dp *dp,
 		struct pb_kube *kube, struct pb_node **ret_node, struct pb_err *err);
-/* Another datapath.devices; the configuration given to pb_node_new() may go then. */
+/*
+ * Another datapath.devices, before pb_dp_reconfigure(): pods' interfaces that it names are let go
+ * of at once. Configurations are copied, here and in pb_node_new().
+ */
 int pb_node_reconfigure(struct pb_node *node, const struct pb_config *config, struct pb_err *err);
 void pb_node_close(struct pb_node *node, void (*closed)(void *arg), void *arg);
 /* Table: pod, endpoint (id), interface ("" while there is none), ifindex, addresses. */
