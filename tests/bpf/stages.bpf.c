@@ -129,3 +129,10 @@ PB_SOCK_ADDR(connect4, stages_connect4)
 		return pb_deny(ctx, 111 /* ECONNREFUSED */, PB_REASON_NO_SERVICE);
 	return pb_next(ctx);
 }
+
+/* What the kernel's own part of a test run costs; never put into a chain. */
+PB_TC(stages_empty)
+{
+	(void)ctx;
+	return TC_ACT_UNSPEC;
+}
