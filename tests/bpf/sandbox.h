@@ -7,6 +7,8 @@
 #ifndef PB_TESTS_SANDBOX_H
 #define PB_TESTS_SANDBOX_H
 
+#include <sched.h>
+
 #include <criterion/criterion.h>
 
 #include <datapath/internal.h>
