@@ -201,6 +201,7 @@ sandbox() {
 	PB_SANDBOX=1 unshare -n -m -p --fork --kill-child --mount-proc --propagation private \
 		bash "$script" "$@" &
 	sandbox_pid=$!
+	[ -z "${PB_SANDBOX_PIDFILE:-}" ] || echo "$sandbox_pid" >"$PB_SANDBOX_PIDFILE"
 	wait "$sandbox_pid" || rc=$?
 	sandbox_pid=
 	exit $rc
@@ -382,7 +383,7 @@ plugins_stage() {
 }
 
 # agent_config NODE [PLUGINS_YAML [EXTRA_YAML]]: writes a configuration. Manifests are read from
-# agent_dir/manifests. EXTRA_YAML is appended as it is.
+# $PB_MANIFESTS, or else from agent_dir/manifests. EXTRA_YAML is appended as it is.
 agent_config() {
 	local node=$1 dir
 
@@ -391,7 +392,7 @@ agent_config() {
 	mkdir -p "$dir/manifests" "$(agent_bpffs "$node")"
 	cat >"$dir/patchbay.yaml" <<-END
 		node: {name: $node}
-		kubernetes: {source: manifests, manifests: $dir/manifests}
+		kubernetes: {source: manifests, manifests: ${PB_MANIFESTS:-$dir/manifests}}
 		datapath:
 		  devices: [eth0]
 		  cgroup: $PB_CGROUP/$node
