@@ -245,6 +245,8 @@ static void on_work(uv_work_t *uv)
 	pb_crash_leave(&saved);
 }
 
+static void works_start(struct pb_manager *m);
+
 static void after_work(uv_work_t *uv, int status)
 {
 	struct pb_host_work *w = PB_CONTAINER_OF(uv, struct pb_host_work, uv);
@@ -252,6 +254,7 @@ static void after_work(uv_work_t *uv, int status)
 	struct pb_manager *m = gen->manager;
 
 	gen->works_running--;
+	m->works_running--;
 	m->handles--;
 	w->finished = true;
 	if (status == UV_ECANCELED)
@@ -262,13 +265,17 @@ static void after_work(uv_work_t *uv, int status)
 	} else if (!gen->hold_events) {
 		work_done(w, w->result);
 	}
+	works_start(m);
 	pb_manager_check_closed(m);
 }
 
+/* Work that finds no place stays in the generation's list until another work function ends. */
 static void work_queue(struct pb_host_work *w)
 {
 	struct pb_manager *m = w->gen->manager;
 
+	if (m->works_running >= PB_WORKS_MAX)
+		return;
 	w->queued = true;
 	if (uv_queue_work(m->env.loop, &w->uv, on_work, after_work) < 0) {
 		w->finished = true;
@@ -276,7 +283,23 @@ static void work_queue(struct pb_host_work *w)
 		return;
 	}
 	w->gen->works_running++;
+	m->works_running++;
 	m->handles++;
+}
+
+static void works_start(struct pb_manager *m)
+{
+	struct pb_plugin_entry *p;
+	struct pb_host_work *w;
+
+	LL_FOREACH (m->plugins, p) {
+		if (!p->live || p->live->hold_events)
+			continue;
+		DL_FOREACH (p->live->works, w) {
+			if (!w->queued)
+				work_queue(w);
+		}
+	}
 }
 
 int pb_host_work_start(struct pb_ctx *ctx, pb_work_fn fn, pb_done_fn done, void *arg)

@@ -149,6 +149,8 @@ int pb_manager_new(const struct pb_manager_env *env, struct pb_manager **ret_man
 		free(m);
 		return pb_err_set(err, -ENOMEM, "out of memory");
 	}
+	/* Has an effect before the pool's first use only. */
+	setenv("UV_THREADPOOL_SIZE", PB_POOL_THREADS, 0);
 	m->env = *env;
 	m->config = env->config;
 	m->first_apply = true;

@@ -23,6 +23,8 @@
 #define PB_LINGER_MAX 4			/* generations that may wait to be unmapped */
 #define PB_HELD_MAX 4096		/* ring events kept back for one generation */
 #define PB_METRICS_MAX 1024
+#define PB_POOL_THREADS "8" /* of libuv's pool, for operations, work and name look-ups */
+#define PB_WORKS_MAX 4	    /* of them for plugins' work, so that operations never wait */
 
 enum pb_gen_state {
 	PB_GEN_STAGED = 0, /* mapped, no callback has run */
@@ -249,6 +251,7 @@ struct pb_manager {
 	struct pb_plugin_entry *plugins;
 	struct pb_generation *lingering;
 	unsigned n_lingering;
+	unsigned works_running;
 
 	struct pb_op *ops; /* the running one first */
 	bool op_running;

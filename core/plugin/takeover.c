@@ -37,11 +37,18 @@ static void resume_old(struct pb_op *op)
 	pb_gen_release(old);
 }
 
+/* The datapath names the plugin itself, for it knows whose program of a chain it was. */
+static void name_plugin(struct pb_op *op)
+{
+	if (strncmp(op->err.text, "plugin ", 7) != 0)
+		pb_err_prefix(&op->err, "plugin %s", op->name);
+}
+
 void pb_op_fail(struct pb_op *op, int rc)
 {
 	struct pb_plugin_entry *p = op->plugin;
 
-	pb_err_prefix(&op->err, "plugin %s", op->name);
+	name_plugin(op);
 	op->build = pb_dp_build_free(op->build);
 	if (op->gen) {
 		p->next_gen = NULL;

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A plugin's life on a real datapath: what each failure says, and that the old generation goes
+ * on serving. One broken plugin for each way to fail; see sample.c.
+ */
+#include "manager_sandbox.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+
+TestSuite(lifecycle, .init = agent_start, .fini = agent_stop, .timeout = 120);
+
+/* ---- going well ---- */
+
+Test(lifecycle, a_loaded_plugin_is_in_its_chain_and_listed)
+{
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	agent_expect_serves("1.0.0");
+	{
+		PB_JSON_FREE cJSON *row = agent_row("sample");
+
+		cr_expect_str_eq(pb_json_str(row, "state", ""), "loaded");
+		cr_expect_str_eq(pb_json_str(row, "version", ""), "1.0.0");
+		cr_expect_str_eq(pb_json_str(row, "hooks", ""), "dev-ingress");
+		cr_expect_str_eq(pb_json_str(row, "error", ""), "");
+		cr_expect_eq(pb_json_num(row, "generation", 0), 1);
+	}
+}
+
+Test(lifecycle, a_reload_takes_state_and_counts_along)
+{
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	agent_expect_serves("1.0.0");
+	cr_assert_eq(agent_command("plugin reload", "sample", agent_file("second")), 0, "%s",
+		     agent.answer);
+	cr_expect_not_null(strstr(agent.answer, "\"swap_us\":"), "%s", agent.answer);
+	agent_expect_serves("2.0.0");
+	cr_assert_eq(agent_command("sample info", NULL, NULL), 0);
+	cr_expect_str_eq(agent.answer,
+			 "{\"version\":\"2.0.0\",\"packets\":2,\"reloads\":1,\"resumes\":0}");
+}
+
+Test(lifecycle, an_unloaded_plugin_leaves_chain_and_commands)
+{
+	static const unsigned char frame[64];
+
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	cr_assert_eq(agent_unload("sample"), 0, "%s", agent.text);
+	cr_expect_eq(agent_command("sample info", NULL, NULL), -ENOENT);
+	cr_expect_null(agent_row("sample"));
+	cr_expect_eq(sandbox_run(PB_HOOK_DEV_INGRESS, frame, sizeof(frame)), -1);
+}
+
+Test(lifecycle, a_configuration_loads_reconfigures_and_unloads)
+{
+	PB_FREE char *file = strdup(agent_file("good"));
+	PB_FREE char *dependent = strdup(agent_file("dependent"));
+	/* The one that requires the other comes first: order in the file means nothing. */
+	const char *const both[] = {"dependent", dependent, "{}", "sample", file, "{}", NULL};
+	const char *const changed[] = {"sample", file, "{\"x\":1}", NULL};
+	const char *const none[] = {NULL};
+
+	cr_expect_eq(agent_apply(both), 0, "%s", agent.text);
+	agent_expect_serves("1.0.0");
+	cr_expect_eq(agent_unload("sample"), -EBUSY);
+	cr_expect_str_eq(agent.text, "plugin sample: can't be unloaded: required by dependent");
+	cr_expect_eq(agent_apply(changed), 0, "%s", agent.text);
+	{
+		PB_JSON_FREE cJSON *row = agent_row("sample");
+
+		cr_expect_eq(pb_json_num(row, "generation", 0), 2, "no reconfigure(): a reload");
+		cr_expect_null(agent_row("dependent"));
+	}
+	cr_expect_eq(agent_apply(none), 0, "%s", agent.text);
+	cr_expect_null(agent_row("sample"));
+}
+
+Test(lifecycle, a_missing_requirement_is_named)
+{
+	cr_expect_eq(agent_load("dependent", agent_file("dependent")), -ENOENT);
+	cr_expect_str_eq(agent.text,
+			 "plugin dependent: requires plugin sample, which is not loaded: add it to "
+			 "`plugins` in the configuration, or load it first");
+}
+
+/* ---- files ---- */
+
+static char *damaged(const char *name, void (*damage)(char *data, size_t *len))
+{
+	PB_BUF_FREE struct pb_buf file = {0};
+	char *path = pb_sprintf("%s/%s.so", agent.dir, name);
+
+	cr_assert_eq(pb_file_read(agent_file("good"), 1U << 24, &file, &sandbox.err), 0);
+	damage(file.data, &file.len);
+	cr_assert_eq(pb_file_write(path, file.data, file.len, 0644, &sandbox.err), 0);
+	return path;
+}
+
+static void no_elf(char *data, size_t *len)
+{
+	(void)len;
+	data[0] = 'X';
+}
+
+static void cut(char *data, size_t *len)
+{
+	(void)data;
+	*len /= 2;
+}
+
+static void bad_magic(char *data, size_t *len)
+{
+	char *magic = memmem(data, *len, "PATCHBAY", 8);
+
+	cr_assert_not_null(magic);
+	memcpy(magic, "PATCHBOX", 8);
+}
+
+Test(lifecycle, a_damaged_file_is_refused_by_its_exact_damage)
+{
+	static const struct {
+		const char *name;
+		void (*damage)(char *data, size_t *len);
+		const char *text;
+	} cases[] = {
+		{"no-elf", no_elf, "not an ELF file"},
+		{"truncated", cut, "truncated: the section table lies behind the end of the file"},
+		{"bad-magic", bad_magic,
+		 "bad magic in section .pb_manifest: not made by PB_PLUGIN()"},
+	};
+
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		PB_FREE char *path = damaged(cases[i].name, cases[i].damage);
+		PB_FREE char *text = pb_sprintf("plugin sample: %s: %s", path, cases[i].text);
+
+		cr_expect_lt(agent_reload("sample", path), 0);
+		cr_expect_str_eq(agent.text, text);
+		agent_expect_serves("1.0.0");
+	}
+}
+
+static void nothing(char *data, size_t *len)
+{
+	(void)data;
+	(void)len;
+}
+
+Test(lifecycle, a_file_that_others_may_write_is_refused)
+{
+	PB_FREE char *path = damaged("writable", nothing);
+	PB_FREE char *text = pb_sprintf("plugin sample: %s: writable by group or others (mode "
+					"0664): whoever can write it is root (chmod go-w)",
+					path);
+	PB_FREE char *foreign = pb_sprintf("plugin sample: %s: owned by user 1: a plugin runs as "
+					   "root, so its file must belong to root (chown root)",
+					   path);
+
+	cr_assert_eq(chmod(path, 0664), 0);
+	cr_expect_eq(agent_load("sample", path), -EACCES);
+	cr_expect_str_eq(agent.text, text);
+	cr_assert_eq(chmod(path, 0644), 0);
+	cr_assert_eq(chown(path, 1, 0), 0);
+	cr_expect_eq(agent_load("sample", path), -EACCES);
+	cr_expect_str_eq(agent.text, foreign);
+}
+
+/* ---- each step ---- */
+
+/*
+ * What follows "plugin sample". FILE stands for the file's path; at VERIFIER the kernel's own
+ * words begin, which no two kernels share.
+ */
+static const struct broken {
+	const char *variant;
+	int rc;
+	const char *text;
+} broken[] = {
+	{"abi_major", -EPROTO,
+	 "FILE: built for plugin ABI 2.0. This agent offers 1.0. The major numbers must be equal: "
+	 "rebuild the plugin with the SDK of this agent"},
+	{"abi_minor", -EPROTO,
+	 "FILE: built for plugin ABI 1.7. This agent offers 1.0. The plugin's minor number must "
+	 "not be above the agent's: update the agent, or rebuild the plugin with its SDK"},
+	{"unknown_symbol", -ENOEXEC,
+	 "FILE: needs the function patchbay_function_that_does_not_exist, which nothing here "
+	 "offers: a plugin calls the agent through struct pb_host only, and must be linked with "
+	 "every library it uses"},
+	{"newer_host", -ENOTSUP,
+	 "prepare(): needs the host function from_the_future, which this agent (plugin ABI 1.0) "
+	 "doesn't have: update the agent"},
+	{"newer_state", -EPROTO,
+	 "version 9.0.0 accepts saved state of versions 2 to 3, but the running version 1.0.0 "
+	 "writes version 1: unload it first, which loses its state"},
+	{"fail_prepare", -EINVAL, "prepare(): told to fail in prepare"},
+	{"fail_restore", -EINVAL, "restore(): told to fail in restore"},
+	{"cycle", -ELOOP,
+	 "hook dev-ingress, band service: the order is a cycle: sample -> second -> sample; drop "
+	 "one of these before or after"},
+	{"bpf_refused", -EACCES,
+	 ", object sample: program sample_count: the kernel refused it: VERIFIER"},
+	{"bpf_layout", -EINVAL,
+	 ", object sample: map sample/sample_counts: the layout of its value changed: member "
+	 "packets had 8 bytes and has 4, but the pinned map "
+	 "(/sys/fs/bpf/patchbay/plugins/sample/sample_counts_v1) keeps its entries over reloads; "
+	 "give the map a schema above 1 in struct pb_map_opts, or remove the pin if its entries "
+	 "may go"},
+};
+
+static void expect_text(const struct broken *b, const char *file)
+{
+	bool path = strncmp(b->text, "FILE", 4) == 0;
+	PB_FREE char *expected = pb_sprintf("plugin sample%s%s%s", *b->text == ',' ? "" : ": ",
+					    path ? file : "", b->text + (path ? 4 : 0));
+	char *verifier = strstr(expected, "VERIFIER");
+
+	if (verifier) {
+		*verifier = '\0';
+		agent.text[strnlen(agent.text, (size_t)(verifier - expected))] = '\0';
+	}
+	cr_expect_str_eq(agent.text, expected);
+}
+
+Test(lifecycle, a_reload_to_a_broken_plugin_says_why_and_the_old_generation_serves)
+{
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	for (size_t i = 0; i < PB_ARRAY_LEN(broken); i++) {
+		const char *file = agent_file(broken[i].variant);
+
+		cr_expect_eq(agent_reload("sample", file), broken[i].rc, "%s: %d: %s",
+			     broken[i].variant, agent.rc, agent.text);
+		expect_text(&broken[i], file);
+		agent_expect_serves("1.0.0");
+	}
+}
+
+Test(lifecycle, a_first_load_of_a_broken_plugin_leaves_nothing)
+{
+	for (size_t i = 0; i < PB_ARRAY_LEN(broken); i++) {
+		const char *variant = broken[i].variant;
+
+		/* Without an older generation there is no state to accept and none to restore. */
+		if (!strcmp(variant, "newer_state") || !strcmp(variant, "fail_restore") ||
+		    !strcmp(variant, "bpf_layout"))
+			continue;
+		cr_expect_eq(agent_load("sample", agent_file(variant)), broken[i].rc, "%s",
+			     agent.text);
+		cr_expect_eq(agent_command("sample info", NULL, NULL), -ENOENT);
+		{
+			PB_JSON_FREE cJSON *row = agent_row("sample");
+
+			cr_expect_str_eq(pb_json_str(row, "state", ""), "failed");
+			cr_expect_str_eq(pb_json_str(row, "error", ""), agent.text);
+		}
+	}
+}
+
+Test(lifecycle, an_old_generation_that_refuses_to_leave_calls_the_reload_off)
+{
+	static const struct {
+		const char *variant, *text;
+		int resumes;
+	} cases[] = {
+		{"fail_quiesce", "plugin sample: quiesce(): told to fail in quiesce", 0},
+		{"fail_save", "plugin sample: save(): told to fail in save", 1},
+	};
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		PB_JSON_FREE cJSON *json = NULL;
+
+		cr_assert_eq(agent_load("sample", agent_file(cases[i].variant)), 0, "%s",
+			     agent.text);
+		cr_expect_eq(agent_reload("sample", agent_file("good")), -EINVAL);
+		cr_expect_str_eq(agent.text, cases[i].text);
+		agent_expect_serves("9.0.0");
+		cr_assert_eq(agent_command("sample info", NULL, NULL), 0);
+		json = cJSON_Parse(agent.answer);
+		cr_expect_eq(pb_json_num(json, "resumes", -1), cases[i].resumes);
+		cr_assert_eq(agent_unload("sample"), 0, "%s", agent.text);
+	}
+}
+
+Test(lifecycle, an_error_in_start_is_reported_and_the_generation_stays)
+{
+	PB_JSON_FREE cJSON *row = NULL;
+
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	cr_expect_eq(agent_reload("sample", agent_file("fail_start")), 0, "%s", agent.text);
+	agent_expect_serves("9.0.0");
+	row = agent_row("sample");
+	cr_expect_str_eq(pb_json_str(row, "error", ""),
+			 "plugin sample: start(): told to fail in start");
+	cr_expect_str_eq(pb_json_str(row, "state", ""), "loaded");
+}
+
+Test(lifecycle, a_host_function_in_the_wrong_step_says_where_it_belongs)
+{
+	PB_JSON_FREE cJSON *row = NULL;
+
+	cr_assert_eq(agent_load("sample", agent_file("late_subscribe")), 0, "%s", agent.text);
+	row = agent_row("sample");
+	cr_expect_str_eq(pb_json_str(row, "error", ""),
+			 "plugin sample: start(): subscribe() may be called in prepare() only");
+}
+
+/* ---- what is left behind ---- */
+
+Test(lifecycle, a_leaked_timer_is_taken_back_and_reported)
+{
+	PB_JSON_FREE cJSON *row = NULL;
+
+	cr_assert_eq(agent_load("sample", agent_file("leak_timer")), 0, "%s", agent.text);
+	cr_assert_eq(agent_reload("sample", agent_file("good")), 0, "%s", agent.text);
+	agent_expect_serves("1.0.0");
+	row = agent_row("sample");
+	cr_expect_str_eq(pb_json_str(row, "leak", ""),
+			 "generation 1 left 1 timer and 0 watched fds behind after stop()");
+}
+
+Test(lifecycle, a_slow_callback_is_counted)
+{
+	PB_BUF_FREE struct pb_buf metrics = {0};
+	PB_JSON_FREE cJSON *row = NULL;
+
+	cr_assert_eq(agent_load("sample", agent_file("slow")), 0, "%s", agent.text);
+	for (double slow = 0; slow == 0;) {
+		cJSON_Delete(row);
+		uv_run(&sandbox.loop, UV_RUN_NOWAIT);
+		row = agent_row("sample");
+		slow = pb_json_num(row, "slow_callbacks", 0);
+	}
+	cr_assert_eq(pb_manager_metrics(agent.manager, &metrics), 0);
+	cr_expect_not_null(
+		strstr(metrics.data, "patchbay_plugin_slow_callbacks_total{plugin=\"sample\"} 1"));
+}
+
+static size_t lingering(void)
+{
+	PB_JSON_FREE cJSON *row = agent_row("sample");
+
+	return (size_t)cJSON_GetArraySize(cJSON_GetObjectItem(row, "lingering"));
+}
+
+Test(lifecycle, generations_with_running_work_stay_mapped_and_are_capped)
+{
+	PB_FREE char *until = pb_sprintf("%s/until", agent.dir);
+	PB_FREE char *json = pb_sprintf("{\"until\":\"%s\"}", until);
+	PB_FREE char *file = strdup(agent_file("long_work"));
+	const char *const config[] = {"sample", file, json, NULL};
+
+	/* given four old generations whose work function hasn't returned */
+	cr_assert_eq(agent_apply(config), 0, "%s", agent.text);
+	for (size_t i = 0; i < 4; i++) {
+		cr_expect_eq(lingering(), i);
+		cr_assert_eq(agent_reload("sample", NULL), 0, "%s", agent.text);
+	}
+	/* then a fifth is refused and the last one serves */
+	cr_expect_eq(agent_reload("sample", NULL), -EBUSY);
+	cr_expect_str_eq(
+		agent.text,
+		"plugin sample: 4 old generations still run work functions (sample "
+		"generation 4, sample generation 3, sample generation 2, sample generation "
+		"1): wait until they end, or restart the agent, which leaves the datapath "
+		"running");
+	agent_expect_serves("9.0.0");
+	/* when the work ends, then all are unmapped */
+	cr_assert_eq(pb_file_write(until, "", 0, 0600, &sandbox.err), 0);
+	agent_until(lingering() == 0);
+	cr_expect_eq(agent_reload("sample", NULL), 0, "%s", agent.text);
+}
+
+/* ---- often ---- */
+
+static unsigned count_dir(const char *path)
+{
+	DIR *dir = opendir(path);
+	unsigned n = 0;
+
+	cr_assert_not_null(dir, "%s", path);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+static long rss_kib(void)
+{
+	PB_BUF_FREE struct pb_buf status = {0};
+	long kib = 0;
+
+	cr_assert_eq(pb_file_read("/proc/self/status", 1U << 16, &status, NULL), 0);
+	sscanf(strstr(status.data, "VmRSS:"), "VmRSS: %ld", &kib);
+	return kib;
+}
+
+struct footprint {
+	unsigned fds, pins, chains, copies;
+	long rss;
+};
+
+static struct footprint footprint(void)
+{
+	PB_FREE char *copies = pb_sprintf("%s/plugins", agent.dir);
+
+	return (struct footprint){.fds = count_dir("/proc/self/fd"),
+				  .pins = count_dir("/sys/fs/bpf/patchbay"),
+				  .chains = count_dir("/sys/fs/bpf/patchbay/chains"),
+				  .copies = count_dir(copies),
+				  .rss = rss_kib()};
+}
+
+Test(lifecycle, a_thousand_reloads_leave_memory_fds_pins_and_copies_as_they_were)
+{
+	const char *env = getenv("PB_RELOADS");
+	int n = env ? atoi(env) : 1000;
+	struct footprint before, after;
+
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	for (int i = 0; i < 50; i++)
+		cr_assert_eq(agent_reload("sample", agent_file(i % 2 ? "good" : "second")), 0);
+	before = footprint();
+	for (int i = 0; i < n; i++)
+		cr_assert_eq(agent_reload("sample", agent_file(i % 2 ? "good" : "second")), 0, "%s",
+			     agent.text);
+	after = footprint();
+	cr_expect_eq(after.fds, before.fds, "fds: %u, then %u", before.fds, after.fds);
+	cr_expect_eq(after.pins, before.pins);
+	cr_expect_eq(after.chains, before.chains);
+	cr_expect_eq(after.copies, before.copies, "copies: %u, then %u", before.copies,
+		     after.copies);
+	cr_expect_lt(after.rss, before.rss + 2048, "RSS: %ld KiB, then %ld", before.rss, after.rss);
+	agent_expect_serves(n % 2 ? "2.0.0" : "1.0.0");
+}
