@@ -1,0 +1,615 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The Kubernetes side of the fake API server. State at any version is the replay of the history,
+ * which is how a page of an older snapshot can be served exactly.
+ */
+#include "kube_fake_api.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FAULTS 8
+#define ASKED_MAX 4096
+#define WATCHES_MAX 32
+
+struct change {
+	unsigned long rv;
+	char *collection, *ns, *name;
+	char *body; /* members after metadata */
+	bool deleted;
+	bool first;
+};
+
+struct watch {
+	struct fake_conn *conn;
+	char collection[256];
+};
+
+struct fault {
+	char match[128];
+	int times;
+	int status;
+	char headers[256];
+	char *body;
+};
+
+struct text {
+	char *data;
+	size_t len;
+	FILE *file;
+};
+
+struct fake_api {
+	struct fake_http *http;
+	struct change *changes;
+	size_t n_changes;
+	unsigned long rv, compacted;
+	struct watch watches[WATCHES_MAX];
+	unsigned n_watches;
+	struct fault faults[FAULTS];
+	char *asked[ASKED_MAX];
+	unsigned n_asked;
+	void (*on_page)(void *arg, unsigned page);
+	void *on_page_arg;
+	unsigned page_max, cut_lists;
+	bool gone_as_status, compress;
+	char authorization[512], host[256];
+	char served[2][256]; /* v1, v1beta1 */
+};
+
+static void text_open(struct text *t)
+{
+	t->file = open_memstream(&t->data, &t->len);
+}
+
+static void text_close(struct text *t)
+{
+	fclose(t->file);
+}
+
+/* ---- objects ---- */
+
+/* "services" -> Service, "endpoints" -> Endpoints, "endpointslices" -> EndpointSlice */
+static void kind_of(const char *collection, char *kind, char *api_version)
+{
+	const char *plural = strrchr(collection, '/') + 1;
+	size_t len = strlen(plural);
+
+	if (strcmp(plural, "endpoints") == 0)
+		strcpy(kind, "Endpoints");
+	else if (strcmp(plural, "endpointslices") == 0)
+		strcpy(kind, "EndpointSlice");
+	else
+		sprintf(kind, "%c%.*s", plural[0] - 32, (int)len - 2, plural + 1);
+	if (strncmp(collection, "/apis/", 6) == 0)
+		sprintf(api_version, "%.*s", (int)(plural - collection - 7), collection + 6);
+	else
+		strcpy(api_version, "v1");
+}
+
+/* Items of a list carry no kind; objects of a watch do. */
+static void print_object(FILE *f, const struct change *c, unsigned long rv, bool typed)
+{
+	char kind[64], api_version[128];
+
+	kind_of(c->collection, kind, api_version);
+	fprintf(f, "{");
+	if (typed)
+		fprintf(f, "\"kind\":\"%s\",\"apiVersion\":\"%s\",", kind, api_version);
+	fprintf(f, "\"metadata\":{\"name\":\"%s\",", c->name);
+	if (c->ns[0])
+		fprintf(f, "\"namespace\":\"%s\",", c->ns);
+	fprintf(f, "\"resourceVersion\":\"%lu\"}%s%s}", rv, c->body[0] ? "," : "", c->body);
+}
+
+static void print_event(FILE *f, const struct change *c)
+{
+	fprintf(f, "{\"type\":\"%s\",\"object\":",
+		c->deleted ? "DELETED"
+		: c->first ? "ADDED"
+			   : "MODIFIED");
+	print_object(f, c, c->rv, true);
+	fprintf(f, "}\n");
+}
+
+static bool same_object(const struct change *a, const struct change *b)
+{
+	return strcmp(a->collection, b->collection) == 0 && strcmp(a->ns, b->ns) == 0 &&
+	       strcmp(a->name, b->name) == 0;
+}
+
+static void tell_watches(struct fake_api *api, const struct change *c)
+{
+	struct text t;
+
+	text_open(&t);
+	print_event(t.file, c);
+	text_close(&t);
+	for (unsigned i = 0; i < api->n_watches; i++) {
+		if (strcmp(api->watches[i].collection, c->collection) == 0)
+			fake_send(api->watches[i].conn, t.data, t.len);
+	}
+	free(t.data);
+}
+
+static unsigned long add_change(struct fake_api *api, const char *collection, const char *ns,
+				const char *name, const char *body, bool deleted)
+{
+	struct change *c;
+
+	api->changes = realloc(api->changes, (api->n_changes + 1) * sizeof(*c));
+	c = &api->changes[api->n_changes++];
+	*c = (struct change){.rv = ++api->rv,
+			     .collection = strdup(collection),
+			     .ns = strdup(ns),
+			     .name = strdup(name),
+			     .body = strdup(body),
+			     .deleted = deleted,
+			     .first = true};
+	for (size_t i = 0; i + 1 < api->n_changes; i++) {
+		if (same_object(&api->changes[i], c))
+			c->first = api->changes[i].deleted;
+	}
+	tell_watches(api, c);
+	return c->rv;
+}
+
+unsigned long fake_api_put(struct fake_api *api, const char *collection, const char *ns,
+			   const char *name, const char *more)
+{
+	return add_change(api, collection, ns, name, more, false);
+}
+
+unsigned long fake_api_delete(struct fake_api *api, const char *collection, const char *ns,
+			      const char *name)
+{
+	return add_change(api, collection, ns, name, "", true);
+}
+
+void fake_api_tick(struct fake_api *api)
+{
+	api->rv++;
+}
+
+void fake_api_compact(struct fake_api *api)
+{
+	api->compacted = api->rv;
+}
+
+unsigned long fake_api_version(const struct fake_api *api)
+{
+	return api->rv;
+}
+
+/* ---- answers ---- */
+
+static uint32_t crc32_of(const char *data, size_t len)
+{
+	uint32_t crc = ~0U;
+
+	for (size_t i = 0; i < len; i++) {
+		crc ^= (unsigned char)data[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320U : 0);
+	}
+	return ~crc;
+}
+
+static void put_le(FILE *f, uint32_t value, int bytes)
+{
+	for (int i = 0; i < bytes; i++)
+		fputc((int)(value >> (8 * i) & 0xff), f);
+}
+
+/* gzip with stored blocks (RFC 1951, 3.2.4): valid, if not small. */
+static void gzip(struct text *out, const char *data, size_t len)
+{
+	text_open(out);
+	fwrite("\x1f\x8b\x08\0\0\0\0\0\0\xff", 1, 10, out->file);
+	for (size_t at = 0; at < len || at == 0; at += 65535) {
+		uint32_t part = len - at < 65535 ? (uint32_t)(len - at) : 65535;
+
+		fputc(at + part == len, out->file);
+		put_le(out->file, part, 2);
+		put_le(out->file, ~part, 2);
+		fwrite(data + at, 1, part, out->file);
+		if (part < 65535)
+			break;
+	}
+	put_le(out->file, crc32_of(data, len), 4);
+	put_le(out->file, (uint32_t)len, 4);
+	text_close(out);
+}
+
+static void reply_status(struct fake_conn *conn, int code, const char *reason, const char *message)
+{
+	char body[1024];
+	int n = snprintf(body, sizeof(body),
+			 "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":"
+			 "\"Failure\",\"message\":\"%s\",\"reason\":\"%s\",\"code\":%d}",
+			 message, reason, code);
+
+	fake_reply(conn, code, "", body, (size_t)n);
+}
+
+static void query(const char *path, const char *key, char *buf, size_t size)
+{
+	const char *at = strchr(path, '?');
+	size_t len = strlen(key);
+
+	buf[0] = '\0';
+	while (at) {
+		at++;
+		if (strncmp(at, key, len) == 0 && at[len] == '=') {
+			at += len + 1;
+			snprintf(buf, size, "%.*s", (int)strcspn(at, "&"), at);
+			return;
+		}
+		at = strchr(at, '&');
+	}
+}
+
+/* The changes that are the objects of a collection at version rv, in order of first appearance. */
+static size_t snapshot(struct fake_api *api, const char *collection, unsigned long rv,
+		       struct change **out)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < api->n_changes; i++) {
+		struct change *c = &api->changes[i];
+		bool latest = c->rv <= rv && strcmp(c->collection, collection) == 0;
+
+		for (size_t j = i + 1; latest && j < api->n_changes; j++) {
+			if (api->changes[j].rv <= rv && same_object(c, &api->changes[j]))
+				latest = false;
+		}
+		if (latest && !c->deleted)
+			out[n++] = c;
+	}
+	return n;
+}
+
+static void print_list(FILE *f, const char *collection, struct change **items, size_t from,
+		       size_t to, size_t all, unsigned long rv)
+{
+	char kind[64], api_version[128];
+
+	kind_of(collection, kind, api_version);
+	fprintf(f, "{\"kind\":\"%sList\",\"apiVersion\":\"%s\",\"metadata\":{", kind, api_version);
+	fprintf(f, "\"resourceVersion\":\"%lu\"", rv);
+	if (to < all)
+		fprintf(f, ",\"continue\":\"%lu:%zu=\",\"remainingItemCount\":%zu", rv, to,
+			all - to);
+	fprintf(f, "},\"items\":[");
+	for (size_t i = from; i < to; i++) {
+		if (i > from)
+			fputc(',', f);
+		print_object(f, items[i], items[i]->rv, false);
+	}
+	fprintf(f, "]}\n");
+}
+
+static void send_list(struct fake_api *api, struct fake_conn *conn, const struct text *t, bool gz)
+{
+	struct text packed = {0};
+
+	if (api->cut_lists) {
+		const char *end = strrchr(t->data, '{');
+
+		api->cut_lists--;
+		fake_begin(conn, "");
+		fake_send(conn, t->data, (size_t)(end - t->data) + 4);
+		fake_drop(conn);
+		return;
+	}
+	if (gz)
+		gzip(&packed, t->data, t->len);
+	fake_begin(conn, gz ? "Content-Encoding: gzip\r\n" : "");
+	fake_send(conn, gz ? packed.data : t->data, gz ? packed.len : t->len);
+	fake_end(conn);
+	free(packed.data);
+}
+
+static void on_list(struct fake_api *api, struct fake_conn *conn, const struct fake_request *r,
+		    const char *collection)
+{
+	unsigned long rv = api->rv;
+	char limit[32], token[64];
+	struct change **items;
+	size_t all, from = 0, to;
+	struct text t;
+
+	query(r->path, "limit", limit, sizeof(limit));
+	query(r->path, "continue", token, sizeof(token));
+	if (api->on_page)
+		api->on_page(api->on_page_arg, token[0] ? 2 : 1);
+	rv = api->rv;
+	if (token[0] && sscanf(token, "%lu%%3A%zu%%3D", &rv, &from) != 2)
+		return reply_status(conn, 400, "BadRequest", "continue key is not valid");
+	if (token[0] && rv < api->compacted)
+		return reply_status(conn, 410, "Expired",
+				    "The provided continue parameter is too old");
+	items = calloc(api->n_changes + 1, sizeof(struct change *));
+	all = snapshot(api, collection, rv, items);
+	to = all;
+	if (limit[0] && api->page_max && from + api->page_max < all)
+		to = from + api->page_max;
+	text_open(&t);
+	print_list(t.file, collection, items, from, to, all, rv);
+	text_close(&t);
+	send_list(api, conn, &t, api->compress && r->gzip);
+	free(t.data);
+	free(items);
+}
+
+static void send_gone(struct fake_api *api, struct fake_conn *conn)
+{
+	static const char event[] =
+		"{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\","
+		"\"metadata\":{},\"status\":\"Failure\",\"message\":\"too old resource version\","
+		"\"reason\":\"Expired\",\"code\":410}}\n";
+
+	if (api->gone_as_status)
+		return reply_status(conn, 410, "Expired", "too old resource version");
+	fake_begin(conn, "");
+	fake_send(conn, event, strlen(event));
+	fake_end(conn);
+}
+
+static void on_watch(struct fake_api *api, struct fake_conn *conn, const struct fake_request *r,
+		     const char *collection)
+{
+	unsigned long since;
+	char rv[64];
+	struct text t;
+
+	query(r->path, "resourceVersion", rv, sizeof(rv));
+	since = strtoul(rv, NULL, 10);
+	if (since < api->compacted)
+		return send_gone(api, conn);
+	if (api->n_watches == WATCHES_MAX)
+		abort();
+	fake_begin(conn, "");
+	text_open(&t);
+	for (size_t i = 0; i < api->n_changes; i++) {
+		const struct change *c = &api->changes[i];
+
+		if (c->rv > since && strcmp(c->collection, collection) == 0)
+			print_event(t.file, c);
+	}
+	text_close(&t);
+	fake_send(conn, t.data, t.len);
+	free(t.data);
+	api->watches[api->n_watches].conn = conn;
+	snprintf(api->watches[api->n_watches++].collection, sizeof(api->watches[0].collection),
+		 "%s", collection);
+}
+
+static void on_discovery(struct fake_api *api, struct fake_conn *conn, const char *path)
+{
+	const char *served = api->served[strstr(path, "v1beta1") != NULL];
+	char names[256], *name, *save;
+	struct text t;
+
+	if (!served[0])
+		return fake_reply(conn, 404, "", "404 page not found\n", 19);
+	text_open(&t);
+	fprintf(t.file, "{\"kind\":\"APIResourceList\",\"groupVersion\":\"%s\",\"resources\":[",
+		path + 6);
+	snprintf(names, sizeof(names), "%s", served);
+	for (name = strtok_r(names, " ", &save); name; name = strtok_r(NULL, " ", &save))
+		fprintf(t.file, "%s{\"name\":\"%s\",\"namespaced\":true}", name == names ? "" : ",",
+			name);
+	fprintf(t.file, "]}");
+	text_close(&t);
+	fake_reply(conn, 200, "", t.data, t.len);
+	free(t.data);
+}
+
+static bool on_fault(struct fake_api *api, struct fake_conn *conn, const char *path)
+{
+	for (unsigned i = 0; i < FAULTS; i++) {
+		struct fault *f = &api->faults[i];
+
+		if (!f->times || !strstr(path, f->match))
+			continue;
+		f->times--;
+		fake_reply(conn, f->status, f->headers, f->body, strlen(f->body));
+		return true;
+	}
+	return false;
+}
+
+static void on_request(void *arg, struct fake_conn *conn, const struct fake_request *r)
+{
+	static const char version[] =
+		"{\"major\":\"1\",\"minor\":\"33+\",\"gitVersion\":\"v1.33.1\"}";
+	struct fake_api *api = arg;
+	char collection[256], watch[8];
+
+	if (api->n_asked < ASKED_MAX)
+		api->asked[api->n_asked++] = strdup(r->path);
+	snprintf(api->host, sizeof(api->host), "%s", r->host);
+	snprintf(collection, sizeof(collection), "%.*s", (int)strcspn(r->path, "?"), r->path);
+	query(r->path, "watch", watch, sizeof(watch));
+	if (api->authorization[0] && strcmp(api->authorization, r->authorization) != 0)
+		return reply_status(conn, 401, "Unauthorized", "Unauthorized");
+	if (on_fault(api, conn, r->path))
+		return;
+	if (strcmp(r->path, "/version") == 0)
+		fake_reply(conn, 200, "", version, strlen(version));
+	else if (strcmp(collection, "/apis/discovery.k8s.io/v1") == 0 ||
+		 strcmp(collection, "/apis/discovery.k8s.io/v1beta1") == 0)
+		on_discovery(api, conn, collection);
+	else if (watch[0])
+		on_watch(api, conn, r, collection);
+	else
+		on_list(api, conn, r, collection);
+}
+
+static void on_gone(void *arg, struct fake_conn *conn)
+{
+	struct fake_api *api = arg;
+
+	for (unsigned i = 0; i < api->n_watches; i++) {
+		if (api->watches[i].conn == conn)
+			api->watches[i--] = api->watches[--api->n_watches];
+	}
+}
+
+/* ---- what a test does to it ---- */
+
+void fake_api_raw(struct fake_api *api, const char *text)
+{
+	for (unsigned i = 0; i < api->n_watches; i++)
+		fake_send(api->watches[i].conn, text, strlen(text));
+}
+
+void fake_api_bookmark(struct fake_api *api)
+{
+	for (unsigned i = 0; i < api->n_watches; i++) {
+		char kind[64], api_version[128], line[512];
+		int n;
+
+		kind_of(api->watches[i].collection, kind, api_version);
+		n = snprintf(line, sizeof(line),
+			     "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":"
+			     "\"%s\",\"metadata\":{\"resourceVersion\":\"%lu\","
+			     "\"creationTimestamp\":null}}}\n",
+			     kind, api_version, api->rv);
+		fake_send(api->watches[i].conn, line, (size_t)n);
+	}
+}
+
+void fake_api_end_watches(struct fake_api *api, bool clean)
+{
+	while (api->n_watches) {
+		struct fake_conn *conn = api->watches[api->n_watches - 1].conn;
+
+		if (!clean) {
+			fake_drop(conn);
+			continue;
+		}
+		fake_end(conn);
+		api->n_watches--;
+	}
+}
+
+unsigned fake_api_watches(const struct fake_api *api)
+{
+	return api->n_watches;
+}
+
+void fake_api_fail(struct fake_api *api, const char *match, int times, int status,
+		   const char *headers, const char *body)
+{
+	for (unsigned i = 0; i < FAULTS; i++) {
+		struct fault *f = &api->faults[i];
+
+		if (f->times)
+			continue;
+		free(f->body);
+		f->body = strdup(body);
+		f->times = times;
+		f->status = status;
+		snprintf(f->match, sizeof(f->match), "%s", match);
+		snprintf(f->headers, sizeof(f->headers), "%s", headers);
+		return;
+	}
+	abort();
+}
+
+void fake_api_on_page(struct fake_api *api, void (*fn)(void *arg, unsigned page), void *arg)
+{
+	api->on_page = fn;
+	api->on_page_arg = arg;
+}
+
+void fake_api_cut_lists(struct fake_api *api, unsigned n)
+{
+	api->cut_lists = n;
+}
+
+void fake_api_page_max(struct fake_api *api, unsigned items)
+{
+	api->page_max = items;
+}
+
+void fake_api_gone_as_status(struct fake_api *api, bool on)
+{
+	api->gone_as_status = on;
+}
+
+void fake_api_compress(struct fake_api *api, bool on)
+{
+	api->compress = on;
+}
+
+void fake_api_require(struct fake_api *api, const char *authorization)
+{
+	snprintf(api->authorization, sizeof(api->authorization), "%s",
+		 authorization ? authorization : "");
+}
+
+void fake_api_serve(struct fake_api *api, const char *version, const char *plurals)
+{
+	snprintf(api->served[strcmp(version, "v1beta1") == 0], sizeof(api->served[0]), "%s",
+		 plurals ? plurals : "");
+}
+
+unsigned fake_api_asked(const struct fake_api *api, const char *a, const char *b)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < api->n_asked; i++)
+		n += strstr(api->asked[i], a) && (!b || strstr(api->asked[i], b));
+	return n;
+}
+
+const char *fake_api_last(const struct fake_api *api, const char *match)
+{
+	for (unsigned i = api->n_asked; i > 0; i--) {
+		if (strstr(api->asked[i - 1], match))
+			return api->asked[i - 1];
+	}
+	return "";
+}
+
+const char *fake_api_host(const struct fake_api *api)
+{
+	return api->host;
+}
+
+struct fake_http *fake_api_http(struct fake_api *api)
+{
+	return api->http;
+}
+
+struct fake_api *fake_api_new(uv_loop_t *loop, const char *cert, const char *key)
+{
+	struct fake_api *api = calloc(1, sizeof(*api));
+
+	api->rv = 100;
+	fake_api_serve(api, "v1", "endpointslices");
+	api->http = fake_http_new(loop, cert, key, on_request, on_gone, api);
+	return api;
+}
+
+void fake_api_close(struct fake_api *api)
+{
+	fake_http_close(api->http);
+	for (size_t i = 0; i < api->n_changes; i++) {
+		free(api->changes[i].collection);
+		free(api->changes[i].ns);
+		free(api->changes[i].name);
+		free(api->changes[i].body);
+	}
+	free(api->changes);
+	for (unsigned i = 0; i < FAULTS; i++)
+		free(api->faults[i].body);
+	for (unsigned i = 0; i < api->n_asked; i++)
+		free(api->asked[i]);
+	free(api);
+}
