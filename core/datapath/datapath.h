@@ -47,6 +47,8 @@ int pb_dp_cleanup(const struct pb_config *config, struct pb_err *err);
 int pb_dp_pod_add(struct pb_dp *dp, uint32_t ifindex, const struct pb_endpoint *ep,
 		  struct pb_err *err);
 int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex);
+/* Devices that carry pod hooks, adopted ones too: fills at most max, returns how many there are. */
+size_t pb_dp_pods(struct pb_dp *dp, uint32_t *ret_ifindexes, size_t max);
 
 /* ---- objects of plugins ---- */
 

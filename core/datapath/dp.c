@@ -306,6 +306,11 @@ int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex)
 	return rc < 0 ? rc : gone;
 }
 
+size_t pb_dp_pods(struct pb_dp *dp, uint32_t *ret_ifindexes, size_t max)
+{
+	return dp->links ? pb_links_pods(dp->links, ret_ifindexes, max) : 0;
+}
+
 int pb_dp_cleanup(const struct pb_config *config, struct pb_err *err)
 {
 	const char *dir = config->datapath.bpffs;

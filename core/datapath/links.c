@@ -45,6 +45,25 @@ int pb_links_pod_remove(struct pb_links *links, uint32_t ifindex)
 	return first;
 }
 
+size_t pb_links_pods(struct pb_links *links, uint32_t *ret_ifindexes, size_t max)
+{
+	struct attachment *a, *next;
+	size_t n = 0;
+
+	HASH_ITER (hh, links->attachments, a, next) {
+		bool egress = a->key.hook == PB_HOOK_POD_EGRESS;
+
+		/* Half an attachment, as a crash may leave it, counts too, but once. */
+		if (!egress && (a->key.hook != PB_HOOK_POD_INGRESS ||
+				pb_links_find(links, PB_HOOK_POD_EGRESS, a->key.ifindex)))
+			continue;
+		if (n < max)
+			ret_ifindexes[n] = a->key.ifindex;
+		n++;
+	}
+	return n;
+}
+
 /* ---- life ---- */
 
 static void links_free(struct pb_links *links)

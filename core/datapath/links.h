@@ -35,6 +35,8 @@ int pb_links_new(const struct pb_links_env *env, struct pb_links **ret_links, st
 int pb_links_devices(struct pb_links *links, char *const *patterns, size_t n, struct pb_err *err);
 int pb_links_pod_add(struct pb_links *links, uint32_t ifindex, struct pb_err *err);
 int pb_links_pod_remove(struct pb_links *links, uint32_t ifindex);
+/* Devices that carry pod hooks, adopted ones too: fills at most max, returns how many there are. */
+size_t pb_links_pods(struct pb_links *links, uint32_t *ret_ifindexes, size_t max);
 /*
  * An array of {hook, device, ifindex, how ("tcx", "clsact", "cgroup"), adopted, state ("ok",
  * "replaced", "detached")}. The last two: somebody else did that to our attachment.

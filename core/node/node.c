@@ -51,6 +51,8 @@ struct pb_node {
 	struct mnl_socket *nl;
 	struct pb_nl_monitor *monitor;
 	struct pb_kube_watch *watch;
+	bool synced; /* the first list of pods is in */
+	bool swept;
 	uv_timer_t timer;
 	void (*closed)(void *arg);
 	void *closed_arg;
@@ -175,6 +177,28 @@ static void evaluate(struct pb_node *node, struct pod *pod)
 	}
 }
 
+/*
+ * Takes off the hooks of pods that went while no agent ran. Only once every pod has its
+ * interface: one that is still being looked for may be the owner.
+ */
+static void sweep(struct pb_node *node)
+{
+	size_t n = pb_dp_pods(node->dp, NULL, 0);
+	PB_FREE uint32_t *ifindexes = calloc(n + 1, sizeof(*ifindexes));
+
+	if (!ifindexes)
+		return;
+	node->swept = true;
+	n = pb_dp_pods(node->dp, ifindexes, n);
+	for (size_t i = 0; i < n; i++) {
+		if (by_ifindex(node, ifindexes[i]))
+			continue;
+		pb_info("node", "device number %u carried hooks of a pod that is gone",
+			ifindexes[i]);
+		pb_dp_pod_remove(node->dp, ifindexes[i]);
+	}
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct pb_node *node = timer->data;
@@ -195,6 +219,8 @@ static void on_timer(uv_timer_t *timer)
 		pod->dirty = !pod->iface.ifindex;
 	if (waiting)
 		schedule(node, RETRY_MS);
+	else if (node->synced && !node->swept)
+		sweep(node);
 }
 
 /* ---- pods ---- */
@@ -318,6 +344,10 @@ static void on_pod(void *arg, const struct pb_kube_event *event)
 	PB_FREE char *key = NULL;
 	struct pod *pod;
 
+	if (event->kind == PB_KUBE_SYNCED && !node->synced) {
+		node->synced = true;
+		schedule(node, SETTLE_MS);
+	}
 	if (event->kind != PB_KUBE_PUT && event->kind != PB_KUBE_DELETE)
 		return;
 	key = pb_sprintf("%s/%s", from->meta.ns, from->meta.name);

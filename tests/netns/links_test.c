@@ -389,9 +389,14 @@ BOTH_MODES(a_pod_interface_gets_the_pod_hooks_until_it_is_removed)
 	ifindex = if_nametoindex("in0");
 	cr_assert_eq(pb_links_pod_add(bed.links, ifindex, &err), 0, "%s", err.text);
 	cr_assert_eq(pb_links_pod_add(bed.links, ifindex, &err), 0, "adding again: %s", err.text);
+	uint32_t pods[2] = {0};
+
+	cr_expect_eq(pb_links_pods(bed.links, pods, 2), 1);
+	cr_expect_eq(pods[0], ifindex);
 	expect_both_ways(&bed, FIRST_IN, 1);
 
 	cr_assert_eq(pb_links_pod_remove(bed.links, ifindex), 0);
+	cr_expect_eq(pb_links_pods(bed.links, NULL, 0), 0);
 	send_frame("in0");
 	cr_expect_eq(hits(&bed, FIRST_OUT), 1);
 	cr_expect_eq(n_pins(), 0);

@@ -56,6 +56,21 @@ int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex)
 	return 0;
 }
 
+size_t pb_dp_pods(struct pb_dp *dp, uint32_t *ret_ifindexes, size_t max)
+{
+	size_t n = 0;
+
+	(void)dp;
+	for (size_t i = 0; i < PB_ARRAY_LEN(hooked); i++) {
+		if (!hooked[i].ifindex)
+			continue;
+		if (n < max)
+			ret_ifindexes[n] = hooked[i].ifindex;
+		n++;
+	}
+	return n;
+}
+
 int pb_kube_watch(struct pb_kube *kube, uint32_t kind, pb_kube_watch_fn fn, void *arg,
 		  struct pb_kube_watch **ret_watch)
 {
@@ -111,7 +126,7 @@ static void tell(uint32_t kind, const struct pod *p)
 	struct pb_kube_event event = {.size = sizeof(event),
 				      .kind = kind,
 				      .object_kind = PB_KUBE_POD,
-				      .object = &p->pod};
+				      .object = p ? &p->pod : NULL};
 
 	watch_fn(watch_arg, &event);
 }
@@ -438,6 +453,34 @@ Test(node, a_second_pod_waits_for_an_interface_that_still_belongs_to_the_first)
 	tell(PB_KUBE_DELETE, &old);
 	expect_hooked(&bed, ifindex, true);
 	cr_expect_neq(on(ifindex)->ep.id, id);
+	bed_end(&bed);
+}
+
+Test(node, hooks_of_a_pod_that_went_while_no_agent_ran_come_off_once_all_pods_are_found)
+{
+	struct bed bed;
+	struct pod pod;
+
+	/* Given adopted hooks on two devices */
+	bed_setup(&bed);
+	uint32_t kept = veth("cali1");
+	uint32_t orphan = veth("cali2");
+
+	hooked[0].ifindex = kept;
+	hooked[1].ifindex = orphan;
+
+	/* When the list is in but the one pod isn't found yet, then both stay */
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	tell(PB_KUBE_PUT, &pod);
+	tell(PB_KUBE_SYNCED, NULL);
+	uv_run(&bed.loop, UV_RUN_NOWAIT);
+	uv_run(&bed.loop, UV_RUN_ONCE);
+	cr_expect_not_null(on(orphan));
+
+	/* Until it is */
+	sh("ip route add 10.1.0.2 dev cali1");
+	expect_hooked(&bed, orphan, false);
+	cr_expect_not_null(on(kept));
 	bed_end(&bed);
 }
 
