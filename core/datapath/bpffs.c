@@ -19,7 +19,7 @@
 
 #define BPFFS_MAGIC 0xcafe4a11
 #define BPFFS_DEFAULT "/sys/fs/bpf"
-#define LOCK_WAIT_MS 10000
+#define LOCK_WAIT_NS 10000000000ULL
 #define LOCK_POLL_MS 20
 
 static bool is_bpffs(const char *path)
@@ -136,11 +136,12 @@ static int lock_refused(const char *dir, int holder, struct pb_err *err)
 int pb_bpffs_lock(const char *dir, int *ret_fd, struct pb_err *err)
 {
 	PB_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const uint64_t deadline = pb_now_ns() + LOCK_WAIT_NS;
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return pb_err_set(err, -errno, "can't open %s: %s", dir, strerror(errno));
-	for (unsigned waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_POLL_MS) {
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		int holder = lock_holder(&st);
 
 		if (errno != EWOULDBLOCK && errno != EINTR)
@@ -149,7 +150,7 @@ int pb_bpffs_lock(const char *dir, int *ret_fd, struct pb_err *err)
 		 * Our own pid: this process executed itself anew after a crash, and the child that
 		 * dumps the core still shares the old lock.
 		 */
-		if (holder != getpid() || waited >= LOCK_WAIT_MS)
+		if (holder != getpid() || pb_now_ns() > deadline)
 			return lock_refused(dir, holder, err);
 		usleep(LOCK_POLL_MS * 1000);
 	}

@@ -324,6 +324,8 @@ int pb_dp_retire(struct pb_dp_build *b, struct pb_err *err)
 
 	if (rc < 0)
 		return rc;
+	/* Flips and retirements run one at a time, so all of these were replaced before the wait.
+	 */
 	uv_mutex_lock(&dp->lock);
 	dead = PB_TAKE_PTR(dp->dead);
 	uv_mutex_unlock(&dp->lock);

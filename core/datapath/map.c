@@ -178,7 +178,10 @@ int pb_dp_map_update_batch(struct pb_map *map, const void *keys, const void *val
 
 	if (map->info.fd < 0)
 		return -ENXIO;
-	rc = n ? bpf_map_update_batch(map->info.fd, keys, values, &done, &opts) : 0;
+	/* The kernel's batches know no NOEXIST and no EXIST. */
+	rc = flags & ~(uint64_t)BPF_F_LOCK ? -ENOTSUPP : 0;
+	if (rc == 0 && n > 0)
+		rc = bpf_map_update_batch(map->info.fd, keys, values, &done, &opts);
 	done = really_done(rc, done, n);
 	if (rc == -ENOTSUPP || rc == -EOPNOTSUPP)
 		rc = update_each(map, keys, values, n, flags, &done);

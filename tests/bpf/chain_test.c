@@ -2,6 +2,9 @@
 /* Chains: order of programs, verdicts, flips, limits, adoption. */
 #include "sandbox.h"
 
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 
 TestSuite(chain, .init = sandbox_enter, .fini = sandbox_leave);
@@ -309,27 +312,41 @@ Test(chain, a_build_that_never_went_live_is_removed_by_the_next_agent)
 	cr_expect_eq(run(hook), -1);
 }
 
-Test(chain, a_second_agent_is_refused_and_told_who_holds_the_directory)
+/* Runs fn in another process: 0 when it was refused and told that this one holds the lock. */
+static int refused_in_child(int (*fn)(struct pb_err *err))
 {
-	struct pb_dp *second = NULL;
 	int status = 1;
-	pid_t pid;
+	pid_t pid = fork();
 
-	sandbox_open();
-	pid = fork();
 	if (pid == 0) {
 		struct pb_err err = {0};
-		uv_loop_t loop;
 		char holder[32];
-		int rc;
 
 		snprintf(holder, sizeof(holder), "(pid %d)", getppid());
-		uv_loop_init(&loop);
-		rc = pb_dp_open(&loop, &sandbox.config, &second, &err);
-		_exit(rc == -EBUSY && strstr(err.text, holder) ? 0 : 1);
+		_exit(fn(&err) == -EBUSY && strstr(err.text, holder) ? 0 : 1);
 	}
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
-	cr_expect_eq(status, 0);
+	return status;
+}
+
+static int open_second(struct pb_err *err)
+{
+	struct pb_dp *second = NULL;
+	uv_loop_t loop;
+
+	uv_loop_init(&loop);
+	return pb_dp_open(&loop, &sandbox.config, &second, err);
+}
+
+static int clean_up(struct pb_err *err)
+{
+	return pb_dp_cleanup(&sandbox.config, err);
+}
+
+Test(chain, a_second_agent_is_refused_and_told_who_holds_the_directory)
+{
+	sandbox_open();
+	cr_expect_eq(refused_in_child(open_second), 0);
 }
 
 Test(chain, a_directory_that_is_not_on_a_bpffs_is_refused_with_the_remedy)
@@ -365,4 +382,47 @@ Test(chain, reports_name_hooks_slots_and_counters)
 	cr_expect_eq(pb_json_num(first, "packets", 0), 1);
 	cr_expect_eq(pb_json_num(status, "missed", -1), 0);
 	pb_dp_object_free(object);
+}
+
+/* ---- with real packets ---- */
+
+static void send_over_loopback(void)
+{
+	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	struct sockaddr_in to = {.sin_family = AF_INET,
+				 .sin_port = htons(9),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	PB_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	cr_assert_eq(ioctl(fd, SIOCSIFFLAGS, &ifr), 0);
+	cr_assert_eq(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)), 1);
+}
+
+Test(chain, the_datapath_goes_on_without_an_agent_and_cleanup_removes_it)
+{
+	char *devices[] = {(char *)"lo"};
+	struct pb_counters before;
+
+	/* given: an agent that attached and went */
+	sandbox.config.datapath.devices = devices;
+	sandbox.config.datapath.n_devices = 1;
+	sandbox_open();
+	cr_assert_eq(pb_dp_attach(sandbox.dp, &sandbox.err), 0, "%s", why());
+	sandbox_close();
+
+	/* when: a packet leaves and arrives while none runs; then: both hooks counted it */
+	send_over_loopback();
+	sandbox_open();
+	before = sandbox_counters(PB_HOOK_DEV_EGRESS);
+	cr_expect_geq(before.packets, 1);
+	cr_expect_eq(before.verdicts[PB_VERDICT_PASS], before.packets);
+	cr_expect_geq(sandbox_counters(PB_HOOK_DEV_INGRESS).packets, 1);
+	cr_expect_eq(before.missed, 0);
+
+	/* when: cleaned up while an agent runs; then: refused */
+	cr_expect_eq(refused_in_child(clean_up), 0);
+	/* when: cleaned up after it; then: nothing is left */
+	sandbox_close();
+	cr_expect_eq(pb_dp_cleanup(&sandbox.config, &sandbox.err), 0, "%s", why());
+	cr_expect_neq(access(sandbox.config.datapath.bpffs, F_OK), 0);
 }

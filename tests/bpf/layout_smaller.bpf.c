@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The same value, half the entries. */
+#define LAYOUT_ENTRIES 8
+#define LAYOUT_MEMBERS                                                                             \
+	__u32 address;                                                                             \
+	__u32 packets;                                                                             \
+	struct layout_inner inner;                                                                 \
+	__u16 ports[2];
+#include "layout.h"
