@@ -192,7 +192,8 @@ static void on_signal(uv_signal_t *handle, int number)
 		agent_reload(agent);
 		return;
 	}
-	pb_info("core", "%s: ending; the datapath goes on", strsignal(number));
+	pb_info("core", "%s: ending; the datapath goes on",
+		number == SIGTERM ? "SIGTERM" : "SIGINT");
 	agent_stop(agent, 0);
 }
 
@@ -274,7 +275,6 @@ static int agent_start(struct pb_agent *agent)
 {
 	struct pb_err err = {0};
 
-	pb_lag_start(&agent->lag, &agent->loop);
 	uv_timer_init(&agent->loop, &agent->stop_timer);
 	if (watch_signals(agent) < 0) {
 		pb_error("core", "signals can't be watched");
@@ -321,8 +321,11 @@ int pb_agent_run(const struct pb_agent_options *options, struct pb_config *confi
 	agent_raise_limits();
 	pb_info("core", "patchbayd %s, node %s, configuration %s", PACKAGE_VERSION,
 		config->node.name, config->file);
+	pb_lag_start(&agent->lag, &agent->loop);
 	if (agent_start(agent) < 0)
 		agent_stop(agent, 1);
+	/* Opening the rooms took long, but was no turn of the loop. */
+	pb_lag_reset(&agent->lag);
 	uv_run(&agent->loop, UV_RUN_DEFAULT);
 	exit_code = agent->exit_code;
 	agent_free(agent);

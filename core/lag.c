@@ -61,13 +61,20 @@ static void lag_turn(uv_prepare_t *prepare)
 
 void pb_lag_start(struct pb_lag *lag, uv_loop_t *loop)
 {
-	memset(lag, 0, sizeof(*lag));
 	uv_prepare_init(loop, &lag->prepare);
 	lag->prepare.data = lag;
-	lag->last_ns = pb_now_ns();
-	lag->idle_ns = uv_metrics_idle_time(loop);
+	pb_lag_reset(lag);
 	uv_prepare_start(&lag->prepare, lag_turn);
 	uv_unref((uv_handle_t *)&lag->prepare);
+}
+
+void pb_lag_reset(struct pb_lag *lag)
+{
+	memset(lag->buckets, 0, sizeof(lag->buckets));
+	lag->turns = 0;
+	lag->max_ns = 0;
+	lag->last_ns = pb_now_ns();
+	lag->idle_ns = uv_metrics_idle_time(lag->prepare.loop);
 }
 
 void pb_lag_stop(struct pb_lag *lag)

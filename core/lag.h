@@ -27,6 +27,8 @@ struct pb_lag {
 
 /* Measures a loop that was made with UV_METRICS_IDLE_TIME. Doesn't keep it alive. */
 void pb_lag_start(struct pb_lag *lag, uv_loop_t *loop);
+/* Forgets what was measured; the turn that runs begins now. */
+void pb_lag_reset(struct pb_lag *lag);
 void pb_lag_stop(struct pb_lag *lag);
 void pb_lag_record(struct pb_lag *lag, uint64_t busy_ns);
 /* The time that a share of `quantile` (0 to 1) of all turns stayed below or at. */

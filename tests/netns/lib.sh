@@ -444,5 +444,5 @@ agent_leftovers() {
 	find "$(agent_dir "$node")/run" -mindepth 1 2>/dev/null
 	[ ! -S "$(agent_socket "$node")" ] || agent_socket "$node"
 	in_net "$node" tc qdisc show | grep clsact
-	bpftool cgroup tree "$PB_CGROUP/$node" 2>/dev/null | awk 'NR > 1 && NF > 2'
+	bpftool cgroup tree "$PB_CGROUP/$node" 2>/dev/null | awk '$1 ~ /^[0-9]+$/'
 }

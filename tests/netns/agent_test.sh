@@ -1,0 +1,225 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The life of the agent as its administrator sees it: start, status, SIGHUP, stop, restart, crash,
+# two agents on one machine, cleanup, and what the tool says when something is wrong.
+
+. "$(dirname "$0")/lib.sh"
+sandbox "$0" "$@"
+missing=$(agent_missing)
+[ -z "$missing" ] || skip_all "$missing"
+
+field() { jq -r "$2" <<<"$1"; }
+status() { patchbay_on "$1" status -o json; }
+is_ready() { [ "$(field "$(status "$1")" .state)" = ready ]; }
+exit_code() { "$@" >"$PB_TMP/out" 2>&1; echo $?; }
+config_of() { echo "$(agent_dir "$1")/patchbay.yaml"; }
+hup() { kill -HUP "${agent_pid[$1]}"; }
+log_lines() { grep -c -- "$2" "$(agent_log "$1")"; }
+
+# Starts an agent and waits until its chains carry packets.
+start() {
+	agent_start "$1" && wait_until "is_ready $1" 20
+}
+
+# Numbered requests from the pod on node-a to the one on node-b, until traffic_stop.
+traffic_start() {
+	spawn_in client "$PB_TOOLS/load" --seconds 60 --workers 2 --timeout-ms 3000 --rate 500 rr \
+		"$(pod_ip4 web)" 7000 >"$PB_TMP/traffic" 2>&1
+	traffic_pid=$spawned
+}
+
+# Prints how many requests got no answer.
+traffic_stop() {
+	kill "$traffic_pid"
+	wait "$traffic_pid" 2>/dev/null
+	jq -r 'if .answered > 0 then .failed + .lost + .wrong else "no answer at all" end' \
+		"$PB_TMP/traffic"
+}
+
+node_add node-a
+node_add node-b
+pod_add node-a client
+pod_add node-b web
+have_tools=
+if [ -x "$PB_TOOLS/load" ] && [ -x "$PB_TOOLS/echo" ]; then
+	have_tools=1
+	spawn_in web "$PB_TOOLS/echo" 7000
+	wait_until "run_in client '$PB_TOOLS/load' --count 1 --seconds 1 crr $(pod_ip4 web) 7000" 5
+fi
+agent_config node-a "{}"
+agent_config node-b "{}"
+
+begin check_config
+then_ok "a good file passes" "$PB_PATCHBAYD" --check-config -c "$(config_of node-a)"
+then_is "and is called OK" "$(cat "$PB_TMP/out")" "$(config_of node-a): OK"
+printf 'node: {name: a}\ndatapath:\n  device: [eth0]\n' >"$PB_TMP/bad.yaml"
+then_fails "a bad file is refused with line, key and remedy" \
+	"patchbayd: $PB_TMP/bad.yaml:3: datapath.device: unknown key; did you mean \"devices\"?" \
+	"$PB_PATCHBAYD" --check-config -c "$PB_TMP/bad.yaml"
+then_is "wrong usage exits with 2" "$(exit_code "$PB_PATCHBAYD" --no-such-option)" 2
+
+begin tool_without_agent
+then_is "the exit code is 3" "$(exit_code patchbay_on node-a status)" 3
+then_like "the message says how to start it" "$(cat "$PB_TMP/out")" \
+	'no agent answers .*; start it with "systemctl start patchbayd"'
+then_ok "help works" patchbay_on node-a help
+then_ok "version works" patchbay_on node-a version
+then_is "wrong usage exits with 2" "$(exit_code patchbay_on node-a map dump)" 2
+
+begin start_and_status
+when "the agent of node-a starts"
+then_ok "it becomes ready" start node-a
+s=$(status node-a)
+then_is "status names the node" "$(field "$s" .node)" node-a
+then_is "no packet met a hole" "$(field "$s" .datapath.missed)" 0
+then_ok "its links are pinned" test -e "$(agent_bpffs node-a)/links/cg_connect4"
+rss=$(field "$s" .rss_bytes)
+then_ok "it takes less than 15 MiB ($((rss / 1024)) KiB)" test "$rss" -lt $((15 << 20))
+for command in "plugin list" "chain show" "map list" "endpoint list" help version; do
+	# shellcheck disable=SC2086 # words
+	then_ok "$command answers" patchbay_on node-a $command
+	# shellcheck disable=SC2086
+	then_ok "$command -o json is JSON" jq -e . <<<"$(patchbay_on node-a $command -o json)"
+done
+then_ok "map dump answers" patchbay_on node-a map dump core/pb_switches
+then_is "what the agent refuses exits with 1" \
+	"$(exit_code patchbay_on node-a map dump core/nothing)" 1
+then_fails "an unknown command brings a suggestion" \
+	'patchbay: unknown command "chian show"; did you mean "chain show"?' \
+	patchbay_on node-a chian show
+
+begin strangers_are_refused
+chmod 0711 "$PB_TMP" "$PB_TMP/agents" "$(agent_dir node-a)"
+install -m 0755 "$PB_PATCHBAY" "$PB_TMP/patchbay-tool" 2>/dev/null
+then_fails "another user can't connect" "Permission denied; ask as root" \
+	setpriv --reuid 65534 --regid 65534 --clear-groups \
+	"$PB_TMP/patchbay-tool" --socket "$(agent_socket node-a)" status
+chmod 0666 "$(agent_socket node-a)"
+then_fails "even when the file's mode was opened" "user 65534 may not use this socket" \
+	setpriv --reuid 65534 --regid 65534 --clear-groups \
+	"$PB_TMP/patchbay-tool" --socket "$(agent_socket node-a)" status
+chmod 0660 "$(agent_socket node-a)"
+
+begin sighup
+when "the file becomes invalid"
+cp "$(config_of node-a)" "$PB_TMP/good.yaml"
+echo 'nonsense: 1' >>"$(config_of node-a)"
+hup node-a
+then_within "the log says line, key and that nothing changed" 10 \
+	"grep -q 'nonsense: unknown key.*the running configuration stays in force' '$(agent_log node-a)'"
+then_like "status says so too" "$(field "$(status node-a)" .config_error)" 'nonsense: unknown key'
+when "a key changes that can't change while it runs"
+sed 's/name: node-a/name: node-z/' "$PB_TMP/good.yaml" >"$(config_of node-a)"
+hup node-a
+then_within "the log says to restart" 10 \
+	"grep -q 'node.name can.t change while the agent runs; restart patchbayd' '$(agent_log node-a)'"
+when "a device is added"
+ip -n node-a link add extra type veth peer name extra2
+ip -n node-a link set extra up
+sed 's/devices: \[eth0\]/devices: [eth0, extra]/' "$PB_TMP/good.yaml" >"$(config_of node-a)"
+hup node-a
+index=$(ip -n node-a -o link show dev extra | cut -d: -f1)
+attached="test -e $(agent_bpffs node-a)/links/dev-ingress_$index || in_net node-a tc qdisc show dev extra | grep -q clsact"
+then_within "it is attached" 10 "$attached"
+then_within "the error is gone from status" 10 \
+	"[ \"\$(field \"\$(status node-a)\" .config_error)\" = null ]"
+when "the device is taken out again"
+cp "$PB_TMP/good.yaml" "$(config_of node-a)"
+hup node-a
+then_within "it is detached" 10 "! { $attached; }"
+when "many SIGHUPs come at once"
+for _ in 1 2 3 4 5 6 7 8 9 10; do hup node-a; done
+then_within "the agent is ready again" 10 "is_ready node-a"
+
+begin two_agents_on_one_machine
+then_ok "a second agent with its own paths starts" start node-b
+then_is "the first one still answers" "$(field "$(status node-a)" .node)" node-a
+then_is "the second answers for itself" "$(field "$(status node-b)" .node)" node-b
+then_fails "a third one on the first's paths is refused" \
+	"another agent answers on this socket; stop it, or give this one its own control.socket" \
+	in_net node-a timeout 20 "$PB_PATCHBAYD" -c "$(config_of node-a)"
+sed "s|socket: .*/patchbay.sock|socket: $PB_TMP/other.sock|" "$(config_of node-a)" >"$PB_TMP/other.yaml"
+then_fails "also when only the bpffs directory is the same" "$(agent_bpffs node-a)" \
+	in_net node-a timeout 20 "$PB_PATCHBAYD" -c "$PB_TMP/other.yaml"
+then_ok "the first one is unharmed" is_ready node-a
+then_fails "cleanup is refused while it runs" \
+	"an agent answers on $(agent_socket node-a); stop it first" \
+	in_net node-a "$PB_PATCHBAYD" --cleanup -c "$(config_of node-a)"
+agent_stop node-b
+then_ok "cleanup of the second" in_net node-b "$PB_PATCHBAYD" --cleanup -c "$(config_of node-b)"
+then_is "leaves nothing of it" "$(agent_leftovers node-b)" ""
+then_ok "and the first unharmed" is_ready node-a
+
+begin stop_restart_and_crash
+if [ -n "$have_tools" ]; then
+	given "traffic through the hooks of node-a"
+	traffic_start
+	packets='[.datapath.hooks[] | select(.hook == "dev-ingress") | .packets] | add'
+	then_within "packets pass its chains" 10 "[ \$(field \"\$(status node-a)\" '$packets') -gt 100 ]"
+fi
+when "the agent gets SIGTERM"
+agent_stop node-a
+then_like "it ends in order" "$(cat "$(agent_log node-a)")" 'SIGTERM: ending; the datapath goes on'
+then_is "no handle was left" "$(log_lines node-a 'open handles')" 0
+then_ok "its links stay" test -e "$(agent_bpffs node-a)/links/cg_connect4"
+then_ok "its socket is gone" test ! -e "$(agent_socket node-a)"
+when "it starts again"
+then_ok "it becomes ready" start node-a
+then_is "no packet met a hole" "$(field "$(status node-a)" .datapath.missed)" 0
+when "it is killed and starts again"
+agent_stop node-a KILL
+then_ok "its links stay" test -e "$(agent_bpffs node-a)/links/cg_connect4"
+then_ok "it replaces the dead socket and becomes ready" start node-a
+then_is "no packet met a hole" "$(field "$(status node-a)" .datapath.missed)" 0
+if [ -n "$have_tools" ]; then
+	then_is "no request was lost over all of it" "$(traffic_stop)" 0
+else
+	skip "no request was lost over all of it" "tests/tools/load is not built"
+fi
+
+begin readiness
+if command -v socat >/dev/null; then
+	when "NOTIFY_SOCKET is set"
+	agent_stop node-a
+	socat -u "UNIX-RECVFROM:$PB_TMP/notify,fork" "OPEN:$PB_TMP/notified,creat,append" &
+	socat_pid=$!
+	wait_until "[ -S $PB_TMP/notify ]" 5
+	export NOTIFY_SOCKET=$PB_TMP/notify
+	start node-a
+	unset NOTIFY_SOCKET
+	then_within "READY=1 is sent" 10 "grep -q READY=1 $PB_TMP/notified"
+	end_pid $socat_pid
+else
+	skip "READY=1 is sent" "socat is not installed"
+fi
+
+begin valgrind
+agent_stop node-a
+if command -v valgrind >/dev/null && ! nm -D "$PB_PATCHBAYD" | grep -q __asan_init; then
+	when "the agent runs under valgrind, is asked for its status and stopped"
+	nsenter --net=/run/netns/node-a -- valgrind -q --leak-check=full \
+		--errors-for-leak-kinds=definite,indirect --undef-value-errors=no \
+		--error-exitcode=99 --log-file="$PB_TMP/valgrind" \
+		--suppressions="$PB_TOP_SRCDIR/tests/netns/valgrind.supp" \
+		"$PB_PATCHBAYD" -c "$(config_of node-a)" >>"$(agent_log node-a)" 2>&1 &
+	agent_pid[node-a]=$!
+	then_within "it becomes ready" 60 "is_ready node-a"
+	patchbay_on node-a map list >/dev/null
+	hup node-a
+	then_within "it reads its configuration again" 20 "is_ready node-a"
+	kill -TERM "${agent_pid[node-a]}"
+	wait "${agent_pid[node-a]}"
+	code=$?
+	then_is "it ends without an error or a leak" $code 0
+	[ $code -eq 0 ] || show_file <(grep -v 'unhandled eBPF' "$PB_TMP/valgrind") 60
+else
+	skip "it ends without an error or a leak" "valgrind is missing, or the build has sanitizers"
+fi
+
+begin cleanup
+then_ok "it succeeds" in_net node-a "$PB_PATCHBAYD" --cleanup -c "$(config_of node-a)"
+then_is "nothing is left" "$(agent_leftovers node-a)" ""
+then_ok "a second time is fine" in_net node-a "$PB_PATCHBAYD" --cleanup -c "$(config_of node-a)"
+
+done_testing
