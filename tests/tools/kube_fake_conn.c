@@ -26,6 +26,9 @@ struct fake_http {
 	size_t chunk;
 	bool frozen;
 	unsigned accepted;
+	unsigned char protocol[32]; /* as ALPN has it: length, name */
+	fake_bytes_fn bytes;
+	void *bytes_arg;
 };
 
 struct fake_conn {
@@ -68,7 +71,7 @@ static void tls_flush(struct fake_conn *c)
 		write_raw(c, data, (size_t)n);
 }
 
-static void write_conn(struct fake_conn *c, const char *data, size_t len)
+void fake_write(struct fake_conn *c, const char *data, size_t len)
 {
 	if (c->closing || !len)
 		return;
@@ -142,6 +145,10 @@ static void take_requests(struct fake_conn *c)
 
 static void take_bytes(struct fake_conn *c, const char *data, size_t len)
 {
+	if (c->http->bytes) {
+		c->http->bytes(c->http->bytes_arg, c, data, len);
+		return;
+	}
 	if (c->len + len >= sizeof(c->head)) {
 		fake_drop(c);
 		return;
@@ -221,8 +228,8 @@ void fake_reply(struct fake_conn *c, int status, const char *headers, const char
 			 "Content-Length: %zu\r\n\r\n",
 			 status, headers, len);
 
-	write_conn(c, head, (size_t)n);
-	write_conn(c, body, len);
+	fake_write(c, head, (size_t)n);
+	fake_write(c, body, len);
 }
 
 void fake_begin(struct fake_conn *c, const char *headers)
@@ -233,7 +240,7 @@ void fake_begin(struct fake_conn *c, const char *headers)
 			 "Transfer-Encoding: chunked\r\n\r\n",
 			 headers);
 
-	write_conn(c, head, (size_t)n);
+	fake_write(c, head, (size_t)n);
 }
 
 void fake_send(struct fake_conn *c, const char *data, size_t len)
@@ -244,15 +251,15 @@ void fake_send(struct fake_conn *c, const char *data, size_t len)
 	for (size_t at = 0; at < len; at += step) {
 		size_t part = len - at < step ? len - at : step;
 
-		write_conn(c, head, (size_t)snprintf(head, sizeof(head), "%zx\r\n", part));
-		write_conn(c, data + at, part);
-		write_conn(c, "\r\n", 2);
+		fake_write(c, head, (size_t)snprintf(head, sizeof(head), "%zx\r\n", part));
+		fake_write(c, data + at, part);
+		fake_write(c, "\r\n", 2);
 	}
 }
 
 void fake_end(struct fake_conn *c)
 {
-	write_conn(c, "0\r\n\r\n", 5);
+	fake_write(c, "0\r\n\r\n", 5);
 }
 
 /* ---- the server ---- */
@@ -347,6 +354,29 @@ const char *fake_http_url(const struct fake_http *http)
 void fake_http_chunk(struct fake_http *http, size_t bytes)
 {
 	http->chunk = bytes;
+}
+
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+		   const unsigned char *offered, unsigned offered_len, void *arg)
+{
+	struct fake_http *http = arg;
+	unsigned char *chosen;
+
+	(void)ssl;
+	if (SSL_select_next_proto(&chosen, out_len, http->protocol, http->protocol[0] + 1U, offered,
+				  offered_len) != OPENSSL_NPN_NEGOTIATED)
+		return SSL_TLSEXT_ERR_NOACK;
+	*out = chosen;
+	return SSL_TLSEXT_ERR_OK;
+}
+
+void fake_http_raw(struct fake_http *http, const char *protocol, fake_bytes_fn bytes, void *arg)
+{
+	http->protocol[0] = (unsigned char)strlen(protocol);
+	memcpy(http->protocol + 1, protocol, http->protocol[0]);
+	http->bytes = bytes;
+	http->bytes_arg = arg;
+	SSL_CTX_set_alpn_select_cb(http->tls, on_alpn, http);
 }
 
 unsigned fake_http_accepted(const struct fake_http *http)

@@ -33,6 +33,10 @@ const char *fake_http_url(const struct fake_http *http);
 void fake_http_chunk(struct fake_http *http, size_t bytes);
 /* Reads nothing and answers nothing from now on; the kernel still acknowledges. */
 void fake_http_freeze(struct fake_http *http, bool frozen);
+/* No HTTP/1.1: TLS agrees on `protocol` and the test reads and writes the bytes itself. */
+typedef void (*fake_bytes_fn)(void *arg, struct fake_conn *conn, const char *data, size_t len);
+void fake_http_raw(struct fake_http *http, const char *protocol, fake_bytes_fn bytes, void *arg);
+void fake_write(struct fake_conn *conn, const char *data, size_t len);
 /* Connections that were opened so far. */
 unsigned fake_http_accepted(const struct fake_http *http);
 void fake_http_drop_all(struct fake_http *http);

@@ -1,50 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TLS with an authority that the test makes for itself: who is believed, and as whom we come. */
 #include "kube_api_harness.h"
-
-#include <unistd.h>
+#include "kube_api_pki.h"
 
 #define SVC PB_KUBE_SERVICE
-
-struct pki {
-	char dir[32];
-	char ca[64], cert[64], key[64], other[64];
-};
-
-static void run(const char *dir, const char *command)
-{
-	PB_FREE char *line = pb_sprintf("cd %s && %s >/dev/null 2>&1", dir, command);
-
-	cr_assert_eq(system(line), 0, "failed: %s", command);
-}
-
-/* An authority, a server certificate for the name "kubernetes" only, and a stranger's authority. */
-static void pki_make(struct pki *p)
-{
-	strcpy(p->dir, "/tmp/pb-pki-XXXXXX");
-	cr_assert_not_null(mkdtemp(p->dir));
-	if (system("openssl version >/dev/null 2>&1") != 0)
-		cr_skip("the openssl command is not installed");
-	run(p->dir, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
-		    "-subj /CN=test-ca -keyout ca.key -out ca.crt");
-	run(p->dir, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
-		    "-subj /CN=stranger -keyout other.key -out other.crt");
-	run(p->dir, "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "
-		    "-subj /CN=kubernetes -keyout tls.key -out tls.csr");
-	run(p->dir,
-	    "printf 'subjectAltName=DNS:kubernetes\n' > ext && openssl x509 -req -in tls.csr "
-	    "-CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out tls.crt");
-	snprintf(p->ca, sizeof(p->ca), "%s/ca.crt", p->dir);
-	snprintf(p->cert, sizeof(p->cert), "%s/tls.crt", p->dir);
-	snprintf(p->key, sizeof(p->key), "%s/tls.key", p->dir);
-	snprintf(p->other, sizeof(p->other), "%s/other.crt", p->dir);
-}
-
-static void pki_remove(struct pki *p)
-{
-	run(p->dir, "rm -f ca.* tls.* other.* ext .srl");
-	rmdir(p->dir);
-}
 
 Test(kube_api_tls, the_server_is_believed_by_its_authority_and_its_name)
 {
