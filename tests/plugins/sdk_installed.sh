@@ -4,6 +4,7 @@
 # The way of a plugin author: Patchbay is installed, `plugin new` makes the sources, they are built
 # out of tree with nothing but the installed SDK, and the result runs in the installed agent.
 
+# shellcheck source=tests/netns/lib.sh
 . "$(dirname "$0")/../netns/lib.sh"
 missing=$(agent_missing)
 [ -z "$missing" ] || skip_all "$missing"
@@ -33,15 +34,13 @@ pod_manifest() {
 	END
 }
 
-counted() {
-	patchbay_on node-a my-count show -o json |
-		sed -n 's/.*"hook": *"pod-egress".*"packets": *\([0-9]*\).*/\1/p' <(tr -d '\n' </dev/stdin)
-}
+counted() { patchbay_on node-a my-count show | awk '$1 == "pod-egress" { print $2 }'; }
 
 begin a_plugin_built_with_the_installed_sdk_runs_in_the_installed_agent
 given "an installation in a directory of its own"
 then_ok "make install" env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS \
 	make -C "$PB_TOP_BUILDDIR" -s install DESTDIR="$root"
+# shellcheck disable=SC2034 # lib.sh uses it
 PB_PATCHBAYD=$installed/sbin/patchbayd
 PB_PATCHBAY=$installed/bin/patchbay
 PB_PLUGINS=$installed/lib/patchbay/plugins
@@ -69,16 +68,18 @@ then_ok "plugin load" patchbay_on node-a plugin load my-count
 then_within "both pods have an interface" 10 \
 	"[ \$(patchbay_on node-a endpoint list | grep -c lxc_) = 2 ]"
 
-then_ok "pods reach each other through it" run_in client ping -c 3 -i 0.2 -W 2 "$(pod_ip4 web)"
+# Nobody listens there: what counts is that the packets leave the pod.
+datagrams='for i in 1 2 3 4 5 6; do echo $i >/dev/udp/$0/9; done'
+run_in client bash -c "$datagrams" "$(pod_ip4 web)" 2>/dev/null
 before=$(counted)
-then_ok "it counted the client's and the server's packets" test "${before:-0}" -ge 6
+then_ok "it counted what the pod sent" test "${before:-0}" -ge 6
 
 when "a new version is built and takes over"
 sed -i 's/"0\.1\.0"/"0.2.0"/' my-count/my-count.c
 then_ok "make" sdk_make install DESTDIR=
 then_ok "plugin reload" patchbay_on node-a plugin reload my-count
 then_like "the new version serves" "$(patchbay_on node-a plugin list)" 'my-count .*0\.2\.0'
-then_ok "and its map went on counting" test "$(counted)" -ge "${before:-0}"
+then_ok "and its map went on counting" test "$(counted)" -ge "${before:-1}"
 then_ok "plugin unload" patchbay_on node-a plugin unload my-count
 then_fails "its command is gone" "" patchbay_on node-a my-count show
 agent_stop node-a
