@@ -270,7 +270,6 @@ void pb_reflector_start(struct pb_reflector *r)
 	r->version = 0;
 	r->failures = 0;
 	r->rv[0] = '\0';
-	r->list_options = LIST_FROM_CACHE;
 	reflector_again(r);
 }
 

@@ -16,11 +16,11 @@ struct pb_reflector;
 
 /* A kind as the API names it. */
 struct pb_api_resource {
-	uint32_t kind;	   /* enum pb_kube_kind */
 	const char *group; /* "" for the core group */
 	const char *plural;
 	const char *versions[3]; /* best first, ended by NULL; more than one: discovery decides */
 	const char *selector;	 /* labelSelector as the query has it, or NULL */
+	uint32_t kind;		 /* enum pb_kube_kind */
 	/* Somebody can do without: a refusal to list counts as absent until it is lifted. */
 	bool has_substitute;
 };

@@ -80,8 +80,10 @@ Test(kube_api_config, what_kubectl_accepts_is_accepted)
 		HEAD CLUSTER("    server: http://localhost:8080\n") USER("    {unknown: {a: b}}\n"),
 		HEAD CLUSTER(SERVER "    insecure-skip-tls-verify: true\n"
 				    "    certificate-authority-data: ''\n") USER("    {}\n"),
-		"{\"current-context\":\"c\",\"contexts\":[{\"name\":\"c\",\"context\":{\"cluster\":"
-		"\"k\"}}],\"clusters\":[{\"name\":\"k\",\"cluster\":{\"server\":\"https://a\"}}]}",
+		("{\"current-context\":\"c\",\"contexts\":[{\"name\":\"c\",\"context\":{"
+		 "\"cluster\":"
+		 "\"k\"}}],\"clusters\":[{\"name\":\"k\",\"cluster\":{\"server\":\"https://"
+		 "a\"}}]}"),
 	};
 
 	for (size_t i = 0; i < PB_ARRAY_LEN(texts); i++) {
