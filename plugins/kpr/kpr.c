@@ -46,8 +46,12 @@ static void run_after(struct pb_ctx *ctx, uint64_t ms)
 {
 	struct kpr *kpr = ctx->self;
 
+	/* Thousands of events may come before the loop gets to the timer. */
+	if (kpr->timer_runs && kpr->timer_ms == 0)
+		return;
 	if (kpr->timer_runs)
 		ctx->host->timer_stop(ctx, kpr->timer);
+	kpr->timer_ms = ms;
 	kpr->timer_runs = ctx->host->timer_start(ctx, ms, 0, on_timer, NULL, &kpr->timer) == 0;
 }
 

@@ -22,6 +22,7 @@ struct kpr {
 	struct pb_map *map_services;
 	struct pb_map *map_backends;
 	uint32_t timer;
+	uint64_t timer_ms; /* its delay */
 	bool timer_runs;
 	bool live; /* this generation writes the maps */
 	bool maps_ready;

@@ -20,11 +20,20 @@
 
 #define SERVICES_MAX 16
 #define BACKENDS_MAX 256
-#define MAX_VALUES 64
+#define MAX_MADE 256
 
 static struct pb_fake *fake;
-static void *values[MAX_VALUES]; /* of the topic; free()d at the end */
-static unsigned n_values;
+static void *made[MAX_MADE]; /* objects and values, freed at the end */
+static unsigned n_made;
+
+static void *make(size_t len)
+{
+	void *p = calloc(1, len);
+
+	cr_assert(p && n_made < MAX_MADE);
+	made[n_made++] = p;
+	return p;
+}
 
 static void load(void)
 {
@@ -54,8 +63,8 @@ static void setup(void)
 static void teardown(void)
 {
 	pb_fake_free(fake);
-	while (n_values > 0)
-		free(values[--n_values]);
+	while (n_made > 0)
+		free(made[--n_made]);
 }
 
 /* ---- objects ---- */
@@ -85,7 +94,7 @@ static void set_port(struct service *s, const char *name, uint8_t protocol, uint
 
 static struct service *bare(const char *name)
 {
-	struct service *s = calloc(1, sizeof(*s));
+	struct service *s = make(sizeof(*s));
 
 	s->s.meta = (struct pb_kube_meta){.size = sizeof(s->s),
 					  .kind = PB_KUBE_SERVICE,
@@ -135,7 +144,7 @@ struct backend {
 static void publish_n(const char *name, const struct backend *list, uint32_t n)
 {
 	size_t head = sizeof(struct pb_backends) + n * sizeof(struct pb_backend);
-	struct pb_backends *v = calloc(1, head + 64);
+	struct pb_backends *v = make(head + 64);
 	char *strings = (char *)v + head;
 	uint32_t len = 1;
 	char key[64];
@@ -158,7 +167,6 @@ static void publish_n(const char *name, const struct backend *list, uint32_t n)
 		}
 	}
 	v->strings_len = len;
-	values[n_values++] = v;
 	snprintf(key, sizeof(key), "ns/%s", name);
 	cr_assert_eq(pb_fake_publish(fake, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION, key, v,
 				     head + len),
@@ -601,13 +609,13 @@ Test(kpr, a_full_map_of_frontends_refuses_the_whole_service_and_retries)
 {
 	struct service *small[SERVICES_MAX];
 	struct service *two = bare("two");
-	char name[16], ip[16];
+	char names[SERVICES_MAX][16], ip[16];
 
 	load();
 	for (int i = 0; i < SERVICES_MAX - 1; i++) {
-		snprintf(name, sizeof(name), "s%d", i);
+		snprintf(names[i], sizeof(names[i]), "s%d", i);
 		snprintf(ip, sizeof(ip), "10.96.1.%d", i);
-		small[i] = service(strdup(name), ip, 80);
+		small[i] = service(names[i], ip, 80);
 		put(small[i]);
 	}
 	set_ip(two, "10.96.0.1");
