@@ -59,7 +59,10 @@ static void enter(void)
 	sandbox_enter();
 	find_cgroups();
 	snprintf(cg.dir, sizeof(cg.dir), "%s/pb-sock-test-%d", cg.mount, getpid());
-	cr_assert_eq(mkdir(cg.dir, 0755), 0, "%s: %s", cg.dir, strerror(errno));
+	if (mkdir(cg.dir, 0755) < 0) {
+		cg.dir[0] = '\0';
+		cr_skip_test("can't make a cgroup here");
+	}
 	move_to(cg.dir);
 	loopback_up();
 }
