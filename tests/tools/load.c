@@ -70,6 +70,11 @@ void load_answered(struct load_stats *stats, uint64_t start_ns)
 
 void load_failed(struct load_stats *stats, int err)
 {
+	/* Our own end cut the request off: it is nobody's failure. */
+	if (err == -EINTR && atomic_load(&the_load.stop)) {
+		stats->sent--;
+		return;
+	}
 	if (err == -ETIMEDOUT) {
 		stats->lost++;
 		return;

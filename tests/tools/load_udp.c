@@ -4,6 +4,7 @@
  * time-out is not counted twice: its request is lost.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -31,9 +32,19 @@ static int udp_socket(const struct load *load)
 /* Whether the answer comes from the address that was asked, as the application sees it. */
 static bool same_peer(const struct load *load, const struct sockaddr_storage *from, socklen_t len)
 {
-	struct sockaddr_storage want = load->to, got = *from;
+	const struct sockaddr_in *in = (const struct sockaddr_in *)from;
+	const struct sockaddr_in *to = (const struct sockaddr_in *)&load->to;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)from;
+	const struct sockaddr_in6 *to6 = (const struct sockaddr_in6 *)&load->to;
 
-	return load->connected || (len == load->to_len && memcmp(&want, &got, len) == 0);
+	if (load->connected)
+		return true;
+	if (len != load->to_len || from->ss_family != load->to.ss_family)
+		return false;
+	if (from->ss_family == AF_INET)
+		return in->sin_port == to->sin_port && in->sin_addr.s_addr == to->sin_addr.s_addr;
+	return in6->sin6_port == to6->sin6_port &&
+	       memcmp(&in6->sin6_addr, &to6->sin6_addr, sizeof(in6->sin6_addr)) == 0;
 }
 
 static int exchange(const struct load *load, int fd, uint64_t seq)
