@@ -241,6 +241,8 @@ static void started(void *arg, int result, const char *text)
 		return;
 	}
 	agent->state = "ready";
+	agent->start_max_ns = agent->lag.max_ns;
+	pb_lag_reset(&agent->lag);
 	pb_info("core", "ready after %llu ms",
 		(unsigned long long)((pb_now_ns() - agent->started_ns) / 1000000));
 	agent_notify("READY=1");

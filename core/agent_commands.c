@@ -33,13 +33,15 @@ static void add(cJSON *object, const char *name, cJSON *value)
 	cJSON_AddItemToObject(object, name, value ? value : cJSON_CreateNull());
 }
 
-static cJSON *loop_json(const struct pb_lag *lag)
+static cJSON *loop_json(const struct pb_agent *agent)
 {
+	const struct pb_lag *lag = &agent->lag;
 	cJSON *o = cJSON_CreateObject();
 
 	cJSON_AddNumberToObject(o, "turns", (double)lag->turns);
 	cJSON_AddNumberToObject(o, "p99_ms", milliseconds(pb_lag_quantile_ns(lag, 0.99)));
 	cJSON_AddNumberToObject(o, "max_ms", milliseconds(lag->max_ns));
+	cJSON_AddNumberToObject(o, "start_max_ms", milliseconds(agent->start_max_ns));
 	return o;
 }
 
@@ -60,7 +62,7 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	cJSON_AddStringToObject(o, "config_file", agent->config->file);
 	if (agent->config_error)
 		cJSON_AddStringToObject(o, "config_error", agent->config_error);
-	add(o, "loop", loop_json(&agent->lag));
+	add(o, "loop", loop_json(agent));
 	add(o, "plugins", pb_manager_status_json(agent->manager));
 	add(o, "kubernetes", pb_kube_status_json(agent->kube));
 	add(o, "datapath", pb_dp_status_json(agent->dp));

@@ -28,8 +28,9 @@ struct pb_agent {
 	uv_signal_t signals[3];
 	uv_timer_t stop_timer;
 	uint64_t started_ns;
-	const char *state;  /* "starting", "ready", "reloading", "stopping" */
-	char *config_error; /* why the last SIGHUP changed nothing */
+	uint64_t start_max_ns; /* longest turn before ready; lag counts from then on */
+	const char *state;     /* "starting", "ready", "reloading", "stopping" */
+	char *config_error;    /* why the last SIGHUP changed nothing */
 	bool applying;
 	bool hup_waits; /* a SIGHUP came while one was being applied */
 	int exit_code;

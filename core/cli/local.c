@@ -7,6 +7,11 @@
 #include <cli/plugin_new.h>
 #include <plugin/manager.h>
 
+#include <time.h>
+
+#define READY_NS 10000000000ULL
+#define READY_PAUSE_NS 50000000L
+
 int cli_version(struct cli *cli, const char *const *args, size_t n_args)
 {
 	static const char *const words[] = {"status"};
@@ -96,6 +101,24 @@ static const cJSON *row_of(const cJSON *list, const char *plugin)
 	return NULL;
 }
 
+static int wait_until_ready(const struct cli *cli, struct pb_err *err)
+{
+	static const char *const words[] = {"status"};
+	const struct timespec pause = {.tv_nsec = READY_PAUSE_NS};
+	uint64_t deadline = pb_now_ns() + READY_NS;
+
+	for (;;) {
+		PB_JSON_FREE cJSON *status = NULL;
+		int rc = cli_ask_again(cli, words, 1, &status, err);
+
+		/* What is known about the plugin is told even when the rest takes longer. */
+		if (rc < 0 || strcmp(pb_json_str(status, "state", ""), "ready") == 0 ||
+		    pb_now_ns() > deadline)
+			return rc;
+		nanosleep(&pause, NULL);
+	}
+}
+
 /*
  * The plugin crashed or hung the agent, which has replaced itself and loaded what was good
  * before. What became of the operation is in the plugin's row.
@@ -108,8 +131,10 @@ static int report_restart(struct cli *cli, const char *plugin)
 	struct pb_err err = {0};
 	const cJSON *row;
 	const char *last;
-	int rc = cli_ask_again(cli, words, 2, &list, &err);
+	int rc = wait_until_ready(cli, &err);
 
+	if (rc == 0)
+		rc = cli_ask(cli, words, 2, &list, &err);
 	if (rc < 0)
 		return cli_report(cli, rc, &err);
 	row = row_of(list, plugin);

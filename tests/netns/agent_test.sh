@@ -194,6 +194,40 @@ else
 	skip "READY=1 is sent" "socat is not installed"
 fi
 
+begin plugin_that_crashes_the_agent
+crasher=$PB_TOP_BUILDDIR/tests/plugins/.libs/sample_crash_start.so
+if [ -f "$crasher" ]; then
+	install -d -m 0755 "$PB_TMP/samples"
+	install -m 0644 "$crasher" "${crasher%crash_start.so}good.so" "$PB_TMP/samples/"
+	given "a plugin in the configuration"
+	sed "s|^plugins: .*|plugins: {sample: {path: $PB_TMP/samples/sample_good.so}}|" \
+		"$PB_TMP/good.yaml" >"$(config_of node-a)"
+	hup node-a
+	then_within "it is loaded by SIGHUP" 10 "patchbay_on node-a plugin list | grep -q 'sample .* loaded'"
+	when "it is reloaded with a file that crashes in start()"
+	then_is "the tool fails" \
+		"$(exit_code patchbay_on node-a plugin reload sample "$PB_TMP/samples/sample_crash_start.so")" 1
+	then_like "it says that the agent restarted, and how the plugin is" "$(cat "$PB_TMP/out")" \
+		'the agent restarted during the operation; plugin "sample" is loaded: '
+	then_is "no packet met a hole" "$(field "$(status node-a)" .datapath.missed)" 0
+	when "it is taken out of the configuration"
+	cp "$PB_TMP/good.yaml" "$(config_of node-a)"
+	hup node-a
+	then_within "it is unloaded" 10 "! patchbay_on node-a plugin list | grep -q sample"
+	when "a plugin that is required is missing at start"
+	agent_stop node-a
+	sed 's|^plugins: .*|plugins: {nowhere: {required: always}}|' "$PB_TMP/good.yaml" \
+		>"$(config_of node-a)"
+	then_fails "the agent ends and says which" \
+		'a plugin that is \"required: always\" is missing' \
+		in_net node-a timeout 20 "$PB_PATCHBAYD" -c "$(config_of node-a)"
+	then_ok "the datapath stays" test -e "$(agent_bpffs node-a)/links/cg_connect4"
+	cp "$PB_TMP/good.yaml" "$(config_of node-a)"
+	start node-a
+else
+	skip "the tool says that the agent restarted" "tests/plugins/sample_crash_start.la is not built"
+fi
+
 begin valgrind
 agent_stop node-a
 if command -v valgrind >/dev/null && ! nm -D "$PB_PATCHBAYD" | grep -q __asan_init; then
