@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# A plugin crashes or hangs in each step of its life, in a real agent: the agent executes itself
+# anew, adopts its datapath, runs the last good copy and says what happened. No packet is lost.
+. "${PB_TOP_SRCDIR:-$(cd "$(dirname "$0")/../.." && pwd)}/tests/netns/lib.sh"
+sandbox "$0" "$@"
+missing=$(agent_missing)
+[ -z "$missing" ] || skip_all "$missing"
+if [ -n "${PB_SANITIZED:-}" ]; then
+	skip_all "sanitizers take the fatal signals for themselves"
+fi
+
+PB_PLUGINS=$PB_TMP/samples
+variants=$PB_TOP_BUILDDIR/tests/plugins/.libs
+mkdir -p "$PB_PLUGINS"
+
+# put VARIANT: what an admin does who installs another version of the plugin.
+put() { install -m 0644 "$variants/sample_$1.so" "$PB_PLUGINS/sample.so"; }
+
+# start_with VARIANT: an agent that loads this variant and has never seen a crash.
+start_with() {
+	[ -z "${agent_pid[node-a]:-}" ] || agent_stop node-a
+	rm -rf "$(agent_dir node-a)"
+	put "$1"
+	agent_config node-a "{sample: {}}"
+	sed -i "s/run_dir:/callback_deadline_ms: 400, max_crashes: 3, run_dir:/" \
+		"$(agent_dir node-a)/patchbay.yaml"
+	agent_start node-a
+}
+
+# field NAME: of the plugin's row in `plugin list`.
+field() {
+	patchbay_on node-a plugin list -o json |
+		awk -F'"' -v f="$1" '$2 == f { sub(/^[^:]*: */, ""); gsub(/^"|"?,?$/, ""); print; exit }'
+}
+
+info() {
+	patchbay_on node-a sample info -o json |
+		awk -F'"' -v f="$1" '$2 == f { sub(/^[^:]*: */, ""); gsub(/^"|"?,?$/, ""); print; exit }'
+}
+
+# The restart by execve() keeps the process, so only its start of life in the log counts up.
+starts() { grep -c 'msg="patchbayd ' "$(agent_log node-a)"; }
+
+# reload_under_load: reloads while node-b pings, 100 times a second, from before until after.
+reload_under_load() {
+	local before ping
+
+	before=$(starts)
+	in_net node-b ping -q -i 0.01 -w 60 192.168.50.1 >"$PB_TMP/ping" &
+	ping=$!
+	wait_until "[ \"\$(info packets)\" -gt 3 ]" 5
+	patchbay_on node-a plugin reload sample >"$PB_TMP/reload" 2>&1
+	wait_until "[ \"\$(starts)\" -gt $before ] && patchbay_on node-a sample info" 10
+	wait_until "counts_on" 5
+	kill -INT $ping
+	wait $ping
+	grep -q ', 0% packet loss' "$PB_TMP/ping"
+}
+
+counts_on() {
+	local n
+
+	n=$(info packets)
+	in_net node-b ping -q -c 1 -w 1 192.168.50.1 >/dev/null && [ "$(info packets)" -gt "$n" ]
+}
+
+node_add node-a
+node_add node-b
+
+case_number=0
+for kind in crash hang; do
+	for step in prepare restore start; do
+		begin "a_new_plugin_that_${kind}s_in_$step"
+		given "a good plugin under traffic"
+		start_with good || { not_ok "the agent starts"; continue; }
+		pid=${agent_pid[node-a]}
+		when "a file is installed that ${kind}s in $step(), and reloaded"
+		put "${kind}_$step"
+		then_ok "the agent restarts and not one packet is lost" reload_under_load
+		then_ok "it is the same process" kill -0 "$pid"
+		then_is "the last good copy runs" "$(info version)" 1.0.0
+		then_is "the crash is counted" "$(field crashes)" 1
+		reason="crashed with signal 11 (Segmentation fault)"
+		[ $kind = crash ] || reason="ran longer than 400 ms"
+		then_is "the error names file, step and remedy" "$(field error)" \
+			"$PB_PLUGINS/sample.so brought the agent down 1 time ($step() $reason): the last good copy runs instead"
+		then_ok "the log names the culprit" grep -qF \
+			"sample brought the previous agent process down: $step() $reason; crash 1 of 3, the datapath went on running" \
+			"$(agent_log node-a)"
+		when "a good file is installed and reloaded"
+		put second
+		then_ok "the reload succeeds" patchbay_on node-a plugin reload sample
+		then_is "the new version runs" "$(info version)" 2.0.0
+		case_number=$((case_number + 1))
+	done
+done
+
+for kind in crash hang; do
+	for step in quiesce save; do
+		begin "an_old_plugin_that_${kind}s_in_$step"
+		given "a plugin under traffic that ${kind}s in $step()"
+		start_with "${kind}_$step" || { not_ok "the agent starts"; continue; }
+		when "a good file is installed and reloaded"
+		put good
+		then_ok "the agent restarts and not one packet is lost" reload_under_load
+		then_is "the good file runs" "$(info version)" 1.0.0
+		then_is "the crash is counted" "$(field crashes)" 1
+	done
+done
+
+begin "a_plugin_that_crashes_again_and_again"
+given "a plugin that crashes in a command and has no better copy"
+start_with crash_command
+for n in 1 2; do
+	patchbay_on node-a sample info >"$PB_TMP/out" 2>&1
+	then_within "crash $n: the agent comes back with it" 10 "[ \"\$(field crashes)\" = $n ]"
+	then_is "and it is loaded again" "$(field state)" loaded
+done
+patchbay_on node-a sample info >"$PB_TMP/out" 2>&1
+then_within "crash 3: it is left out" 10 "[ \"\$(field state)\" = 'left out' ]"
+then_is "and the reason is given" "$(field error)" \
+	"plugin sample: $PB_PLUGINS/sample.so: left out: it brought the agent down 3 times (a command crashed with signal 11 (Segmentation fault)); install another version, or try this one again with \`patchbay plugin load sample\`"
+put good
+then_ok "another version loads" patchbay_on node-a plugin load sample
+then_is "and serves" "$(info version)" 1.0.0
+
+agent_stop node-a
+done_testing
