@@ -159,7 +159,6 @@ static int check(const uint8_t *data, size_t len, const char *file, struct pb_ma
 static int check_bounds(Elf *elf, size_t len, const char *file, struct pb_err *err)
 {
 	GElf_Ehdr eh;
-	size_t n = 0;
 
 	if (!gelf_getehdr(elf, &eh))
 		return pb_err_set(err, -ENOEXEC, "%s: truncated: the ELF header is cut off", file);
@@ -169,8 +168,8 @@ static int check_bounds(Elf *elf, size_t len, const char *file, struct pb_err *e
 		return pb_err_set(err, -ENOEXEC,
 				  "%s: no section table, so no section %s: not a Patchbay plugin",
 				  file, PB_MANIFEST_SECTION);
-	if (eh.e_shoff > len || elf_getshdrnum(elf, &n) < 0 ||
-	    n > (len - eh.e_shoff) / sizeof(Elf64_Shdr))
+	/* libelf takes a table that lies outside for none at all. */
+	if (eh.e_shoff > len || eh.e_shnum > (len - eh.e_shoff) / sizeof(Elf64_Shdr))
 		return pb_err_set(
 			err, -ENOEXEC,
 			"%s: truncated: the section table lies behind the end of the file", file);
