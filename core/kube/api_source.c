@@ -258,6 +258,19 @@ int pb_api_source_start(uv_loop_t *loop, struct pb_sink *sink, struct pb_api_con
 	return 0;
 }
 
+/* kubectl accepts this, so do we; but it should not go unnoticed. */
+static void warn_of_plain_text(const struct pb_api_config *config)
+{
+	bool secret = config->token || config->token_file || config->password;
+
+	for (size_t i = 0; i < config->n_servers && secret; i++) {
+		if (strncmp(config->servers[i], "http://", 7) == 0)
+			pb_warn("kube",
+				"%s is not https: the agent's credentials can be read on the way",
+				config->servers[i]);
+	}
+}
+
 int pb_source_api_new(uv_loop_t *loop, struct pb_sink *sink, const char *kubeconfig,
 		      struct pb_source **ret_source, struct pb_err *err)
 {
@@ -270,5 +283,6 @@ int pb_source_api_new(uv_loop_t *loop, struct pb_sink *sink, const char *kubecon
 		rc = pb_api_config_in_cluster(PB_SERVICE_ACCOUNT_DIR, &config, err);
 	if (rc < 0)
 		return rc;
+	warn_of_plain_text(config);
 	return pb_api_source_start(loop, sink, config, &pb_api_timing_default, ret_source, err);
 }

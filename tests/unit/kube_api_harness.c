@@ -78,6 +78,7 @@ int pb_sink_put(struct pb_sink *s, uint32_t kind, const char *api_version, const
 		h = calloc(1, sizeof(*h));
 		DL_APPEND(s->objects, h);
 	}
+	s->puts++;
 	h->kind = kind;
 	h->len = len;
 	h->seen = true;
@@ -223,6 +224,15 @@ void bench_close(struct bench *b)
 void bench_turn(struct bench *b)
 {
 	uv_run(&b->loop, UV_RUN_ONCE);
+}
+
+void bench_counted_turn(struct bench *b)
+{
+	unsigned before = b->sink.puts;
+
+	bench_turn(b);
+	if (b->sink.puts - before > b->most_puts)
+		b->most_puts = b->sink.puts - before;
 }
 
 void bench_pass(struct bench *b, unsigned ms)

@@ -36,6 +36,7 @@ struct pb_sink {
 	/* Called after a put; may do anything to the source. */
 	void (*on_put)(void *arg);
 	void *on_put_arg;
+	unsigned puts;
 	unsigned put_ms; /* how long a put keeps the loop */
 };
 
@@ -47,6 +48,7 @@ struct bench {
 	struct pb_source *source;
 	struct pb_api_timing timing;
 	bool closed;
+	unsigned most_puts; /* in one round of bench_counted_turn() */
 };
 
 /* A plain server, no source yet. */
@@ -63,6 +65,7 @@ void bench_close_source(struct bench *b);
 void bench_close(struct bench *b);
 
 void bench_turn(struct bench *b);
+void bench_counted_turn(struct bench *b);
 /* Lets the loop go round for a while, for what must not happen. */
 void bench_pass(struct bench *b, unsigned ms);
 /* The keys of a kind, sorted, "a/b c/d". Valid until the next call. */
