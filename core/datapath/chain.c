@@ -255,12 +255,15 @@ static void flip_back(struct pb_dp_build *b, size_t n_flipped)
 {
 	while (n_flipped-- > 0) {
 		uint32_t hook = flip_order[n_flipped];
-		int rc = b->chains[hook] ? gate_write(b->dp, b->dp->live[hook]) : 0;
+		const struct pb_chain *old = b->chains[hook] ? b->dp->live[hook] : NULL;
+		int rc = old ? gate_write(b->dp, old) : 0;
 
 		if (rc < 0)
 			pb_error("datapath", "hook %s: can't flip back: %s", pb_hook_name(hook),
 				 strerror(-rc));
 	}
+	/* The build is freed next, and packets may still be on their way through it. */
+	pb_dp_rcu_wait(b->dp, NULL);
 }
 
 /* The new chains are live; the old ones wait for pb_dp_retire(). */

@@ -230,7 +230,7 @@ int pb_dp_map_dump_json(struct pb_dp *dp, const char *name, cJSON **ret_table, s
 						       {NULL, NULL}};
 	const char *slash = strchr(name, '/');
 	PB_FREE char *owner = slash ? strndup(name, (size_t)(slash - name)) : NULL;
-	struct pb_reg_map *map = owner ? pb_reg_get(dp, owner, slash + 1) : NULL;
+	struct pb_reg_map *map = owner ? pb_reg_get(dp, owner, slash + 1, false) : NULL;
 	PB_JSON_FREE cJSON *table = NULL;
 	struct dump d = {0};
 	struct btf *btf = NULL;

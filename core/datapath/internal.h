@@ -96,7 +96,7 @@ int pb_bpffs_lock(const char *dir, int *ret_fd, struct pb_err *err);
 /* Removes everything below `dir`, then `dir`. A missing one is fine. */
 int pb_bpffs_remove(const char *dir, struct pb_err *err);
 
-/* ---- object.c ---- */
+/* ---- object.c, program.c ---- */
 
 /* An object whose ELF is the core's own: its maps are the core maps. */
 int pb_object_new_core(struct pb_dp *dp, const char *name, const void *elf, size_t elf_len,

@@ -62,7 +62,7 @@ static int find_shared(struct pb_map *map, struct pb_reg_map **ret_reg, struct p
 		return pb_err_set(err, -ENOENT,
 				  "plugin %s: none of its BPF objects has a map named %s",
 				  map->plugin, map->name);
-	reg = owner ? pb_reg_get(map->dp, owner, slash + 1) : NULL;
+	reg = owner ? pb_reg_get(map->dp, owner, slash + 1, true) : NULL;
 	if (!reg)
 		return pb_err_set(err, -ENOENT,
 				  "plugin %s: there is no map %s; is plugin %s loaded?",

@@ -1,45 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A BPF object of a plugin (or of the core): ELF bytes, constants and maps.
+ * A BPF object of a plugin (or of the core): its life, its constants and its maps.
  *
- * Owns the way from ELF bytes to loaded programs. The ELF is opened anew for every load, since
- * every load has other constants; the maps are those of the registry. Nothing here may create a
- * program's map behind the registry's back.
+ * Owns the ties between an object and the registry. Nothing here may create a map behind the
+ * registry's back.
  */
-#include <datapath/internal.h>
-#include <datapath/bpflog.h>
+#include <datapath/object.h>
 
-#include <fcntl.h>
-
-struct object_const {
-	struct object_const *next;
-	char *name;
-	uint32_t len;
-	unsigned char value[];
-};
-
-struct object_map {
-	char *name;
-	struct pb_map_opts opts;
-	struct pb_reg_map *reg; /* NULL until prepared */
-};
-
-struct pb_dp_object {
-	struct pb_dp *dp;
-	char *plugin;
-	char *name;
-	const void *elf;
-	size_t elf_len;
-	bool core;
-	struct object_const *consts; /* guarded by dp->lock: reconfigure() sets them any time */
-	struct object_map *maps;
-	size_t n_maps;
-	struct pb_map_opts *opts; /* as registered; names are ours */
-	size_t n_opts;
-};
-
-static int object_err(const struct pb_dp_object *o, struct pb_err *err, int rc, const char *fmt,
-		      ...)
+int pb_object_err(const struct pb_dp_object *o, struct pb_err *err, int rc, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -192,156 +160,10 @@ void pb_object_commit(struct pb_dp_object *o)
 			pb_reg_commit(o->maps[i].reg);
 }
 
-/* ---- constants ---- */
+/* ---- maps ---- */
 
-static const struct btf_var_secinfo *find_global(const struct btf *btf, const char *section,
-						 const char *name)
-{
-	int id = btf ? btf__find_by_name_kind(btf, section, BTF_KIND_DATASEC) : -1;
-	const struct btf_type *sec = id < 0 ? NULL : btf__type_by_id(btf, (uint32_t)id);
-
-	for (uint16_t i = 0; sec && i < btf_vlen(sec); i++) {
-		const struct btf_var_secinfo *v = btf_var_secinfos(sec) + i;
-		const struct btf_type *var = btf__type_by_id(btf, v->type);
-
-		if (!name || strcmp(btf__name_by_offset(btf, var->name_off), name) == 0)
-			return v;
-	}
-	return NULL;
-}
-
-static struct bpf_map *find_rodata(const struct bpf_object *obj)
-{
-	struct bpf_map *map;
-
-	bpf_object__for_each_map(map, obj)
-	{
-		const char *suffix = strrchr(bpf_map__name(map), '.');
-
-		if (bpf_map__is_internal(map) && suffix && strcmp(suffix, ".rodata") == 0)
-			return map;
-	}
-	return NULL;
-}
-
-static int write_const(const struct pb_dp_object *o, struct bpf_object *obj, const char *name,
-		       const void *value, uint32_t len, struct pb_err *err)
-{
-	const struct btf_var_secinfo *v = find_global(bpf_object__btf(obj), ".rodata", name);
-	struct bpf_map *map = find_rodata(obj);
-	size_t size = 0;
-	/* libbpf gives its private copy of the section, const only by its prototype. */
-	char *data = map ? (char *)bpf_map__initial_value(map, &size) : NULL;
-
-	if (!v || !data)
-		return object_err(o, err, -ENOENT,
-				  "the object has no constant %s; declare it as `const volatile`, "
-				  "global and not static",
-				  name);
-	if (v->size != len || v->offset + v->size > size)
-		return object_err(o, err, -EINVAL, "the constant %s has %u bytes, %u were given",
-				  name, v->size, len);
-	memcpy(data + v->offset, value, len);
-	return 0;
-}
-
-static int write_plugin_consts(const struct pb_dp_object *o, struct bpf_object *obj,
-			       struct pb_err *err)
-{
-	int rc = 0;
-
-	uv_mutex_lock(&o->dp->lock);
-	for (const struct object_const *c = o->consts; rc == 0 && c; c = c->next)
-		rc = write_const(o, obj, c->name, c->value, c->len, err);
-	uv_mutex_unlock(&o->dp->lock);
-	return rc;
-}
-
-static int write_place(const struct pb_dp_object *o, struct bpf_object *obj,
-		       const struct pb_place *place, struct pb_err *err)
-{
-	const struct {
-		const char *name;
-		uint32_t value;
-	} consts[] = {
-		{"pb_hook_id", place->hook},	      {"pb_slot_next", place->slot_next},
-		{"pb_slot_exit", place->slot_exit},   {"pb_observed", place->observed},
-		{"pb_generation", place->generation},
-	};
-	int rc = 0;
-
-	for (size_t i = 0; rc == 0 && i < PB_ARRAY_LEN(consts); i++)
-		rc = write_const(o, obj, consts[i].name, &consts[i].value, sizeof(uint32_t), err);
-	return rc;
-}
-
-/* ---- opening ---- */
-
-/*
- * Global variables live as long as a load, so a plugin that kept state in them would lose it at
- * every reload, and each program of a chain would have its own copy.
- */
-static int refuse_globals(const struct pb_dp_object *o, struct bpf_object *obj, struct pb_err *err)
-{
-	static const char *const sections[] = {".data", ".bss"};
-	const struct btf *btf = bpf_object__btf(obj);
-	struct bpf_map *map;
-
-	if (!btf)
-		return object_err(o, err, -EINVAL,
-				  "the ELF has no BTF; compile with clang -g -target bpf");
-	bpf_object__for_each_map(map, obj)
-	{
-		for (size_t i = 0; bpf_map__is_internal(map) && i < PB_ARRAY_LEN(sections); i++) {
-			const struct btf_var_secinfo *v;
-
-			if (!strstr(bpf_map__name(map), sections[i]))
-				continue;
-			v = find_global(btf, sections[i], NULL);
-			return object_err(
-				o, err, -EINVAL,
-				"the variable %s (%s) is writable global data, which doesn't "
-				"outlive a generation; keep state in a map, or make it `const "
-				"volatile`",
-				v ? btf__name_by_offset(btf,
-							btf__type_by_id(btf, v->type)->name_off)
-				  : "?",
-				sections[i]);
-		}
-	}
-	return 0;
-}
-
-static int object_open(const struct pb_dp_object *o, struct bpf_object **ret_obj,
-		       struct pb_err *err)
-{
-	PB_BUF_FREE struct pb_buf log = {0};
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = o->name);
-	struct bpf_object *obj;
-	char cause[512];
-	int rc;
-
-	pb_bpflog_begin(&log);
-	obj = bpf_object__open_mem(o->elf, o->elf_len, &opts);
-	rc = obj ? 0 : -errno;
-	pb_bpflog_end();
-	if (rc < 0) {
-		pb_bpflog_cause(log.data ? log.data : "", cause, sizeof(cause));
-		return object_err(o, err, rc, "not a BPF object that libbpf can open: %s",
-				  cause[0] ? cause : strerror(-rc));
-	}
-	rc = refuse_globals(o, obj, err);
-	if (rc < 0) {
-		bpf_object__close(obj);
-		return rc;
-	}
-	*ret_obj = obj;
-	return 0;
-}
-
-/* Names that start with pb_ are the core's; `*ret_core` is then true. */
-static int use_core_map(const struct pb_dp_object *o, struct bpf_map *map, int chain_fd,
-			bool *ret_core, struct pb_err *err)
+int pb_object_use_core(const struct pb_dp_object *o, struct bpf_map *map, int chain_fd,
+		       bool *ret_core, struct pb_err *err)
 {
 	const char *name = bpf_map__name(map);
 	struct bpf_map_info info = {0};
@@ -358,24 +180,23 @@ static int use_core_map(const struct pb_dp_object *o, struct bpf_map *map, int c
 	} else {
 		fd = pb_dp_core_fd(o->dp, name);
 		if (fd < 0)
-			return object_err(o, err, -EINVAL,
-					  "map %s: names that start with pb_ are the core's, which "
-					  "has no such map; choose another name",
-					  name);
+			return pb_object_err(
+				o, err, -EINVAL,
+				"map %s: names that start with pb_ are the core's, which "
+				"has no such map; choose another name",
+				name);
 		rc = bpf_obj_get_info_by_fd(fd, &info, &len);
 		if (rc == 0 && (info.key_size != bpf_map__key_size(map) ||
 				info.value_size < bpf_map__value_size(map)))
-			return object_err(
+			return pb_object_err(
 				o, err, -EINVAL,
 				"map %s is smaller in this agent than in the SDK that the "
 				"plugin was compiled with; update the agent",
 				name);
 	}
 	rc = bpf_map__reuse_fd(map, fd);
-	return rc < 0 ? object_err(o, err, rc, "map %s: %s", name, strerror(-rc)) : 0;
+	return rc < 0 ? pb_object_err(o, err, rc, "map %s: %s", name, strerror(-rc)) : 0;
 }
-
-/* ---- maps ---- */
 
 static struct pb_map_opts map_opts(const struct pb_dp_object *o, const char *name)
 {
@@ -393,13 +214,13 @@ static int check_opts(const struct pb_dp_object *o, struct bpf_object *obj, stru
 {
 	for (size_t i = 0; i < o->n_opts; i++) {
 		if (!bpf_object__find_map_by_name(obj, o->opts[i].name))
-			return object_err(
+			return pb_object_err(
 				o, err, -ENOENT,
 				"options are given for map %s, which the object doesn't have",
 				o->opts[i].name);
 		if (o->opts[i].flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED))
-			return object_err(o, err, -EINVAL, "map %s: unknown flags 0x%x",
-					  o->opts[i].name, o->opts[i].flags);
+			return pb_object_err(o, err, -EINVAL, "map %s: unknown flags 0x%x",
+					     o->opts[i].name, o->opts[i].flags);
 	}
 	return 0;
 }
@@ -428,13 +249,13 @@ static int prepare_map(struct pb_dp_object *o, struct bpf_object *obj, struct bp
 	int rc = object_add_map(o, bpf_map__name(map));
 
 	if (rc < 0)
-		return object_err(o, err, rc, "no memory");
+		return pb_object_err(o, err, rc, "no memory");
 	m = &o->maps[o->n_maps - 1];
 	if (m->opts.max_entries)
 		rc = bpf_map__set_max_entries(map, m->opts.max_entries);
 	if (rc < 0)
-		return object_err(o, err, rc, "map %s: can't set max_entries: %s", m->name,
-				  strerror(-rc));
+		return pb_object_err(o, err, rc, "map %s: can't set max_entries: %s", m->name,
+				     strerror(-rc));
 	key = (struct pb_reg_key){o->plugin, m->name, m->opts.schema, m->opts.flags};
 	rc = pb_reg_find(o->dp, &key, map, bpf_object__btf(obj), &m->reg, err);
 	if (rc < 0)
@@ -442,7 +263,7 @@ static int prepare_map(struct pb_dp_object *o, struct bpf_object *obj, struct bp
 	if (!m->reg)
 		return 0;
 	rc = bpf_map__reuse_fd(map, m->reg->fd);
-	return rc < 0 ? object_err(o, err, rc, "map %s: %s", m->name, strerror(-rc)) : 0;
+	return rc < 0 ? pb_object_err(o, err, rc, "map %s: %s", m->name, strerror(-rc)) : 0;
 }
 
 static int prepare_maps(struct pb_dp_object *o, struct bpf_object *obj, size_t *ret_missing,
@@ -458,7 +279,7 @@ static int prepare_maps(struct pb_dp_object *o, struct bpf_object *obj, size_t *
 
 		if (bpf_map__is_internal(map))
 			continue;
-		rc = use_core_map(o, map, -1, &core, err);
+		rc = pb_object_use_core(o, map, -1, &core, err);
 		if (rc == 0 && !core)
 			rc = prepare_map(o, obj, map, err);
 		if (rc < 0)
@@ -469,30 +290,13 @@ static int prepare_maps(struct pb_dp_object *o, struct bpf_object *obj, size_t *
 	return 0;
 }
 
-static int load(const struct pb_dp_object *o, struct bpf_object *obj, const char *what,
-		struct pb_err *err)
-{
-	PB_BUF_FREE struct pb_buf log = {0};
-	char cause[768];
-	int rc;
-
-	pb_bpflog_begin(&log);
-	rc = bpf_object__load(obj);
-	pb_bpflog_end();
-	if (rc == 0)
-		return 0;
-	pb_bpflog_cause(log.data ? log.data : "", cause, sizeof(cause));
-	return object_err(o, err, rc, "%s: the kernel refused it: %s", what,
-			  cause[0] ? cause : strerror(-rc));
-}
-
 static int create_maps(struct pb_dp_object *o, struct bpf_object *obj, struct pb_err *err)
 {
 	struct bpf_program *prog;
 	int rc;
 
 	bpf_object__for_each_program(prog, obj) bpf_program__set_autoload(prog, false);
-	rc = load(o, obj, "maps", err);
+	rc = pb_elf_load(o, obj, "maps", err);
 	for (size_t i = 0; rc == 0 && i < o->n_maps; i++) {
 		struct object_map *m = &o->maps[i];
 		struct pb_reg_key key = {o->plugin, m->name, m->opts.schema, m->opts.flags};
@@ -511,122 +315,17 @@ int pb_dp_object_prepare(struct pb_dp_object *o, struct pb_err *err)
 {
 	struct bpf_object *obj = NULL;
 	size_t missing = 0;
-	int rc = object_open(o, &obj, err);
+	int rc = pb_elf_open(o, &obj, err);
 
 	if (rc < 0)
 		return rc;
 	rc = check_opts(o, obj, err);
 	if (rc == 0)
-		rc = write_plugin_consts(o, obj, err);
+		rc = pb_elf_write_consts(o, obj, err);
 	if (rc == 0)
 		rc = prepare_maps(o, obj, &missing, err);
 	if (rc == 0 && missing > 0)
 		rc = create_maps(o, obj, err);
-	bpf_object__close(obj);
-	return rc;
-}
-
-/* ---- programs ---- */
-
-static int reuse_maps(const struct pb_dp_object *o, struct bpf_object *obj, int chain_fd,
-		      struct pb_err *err)
-{
-	struct bpf_map *map;
-	int rc;
-
-	bpf_object__for_each_map(map, obj)
-	{
-		struct pb_reg_map *reg = pb_object_map(o, bpf_map__name(map));
-		bool core = false;
-
-		if (bpf_map__is_internal(map))
-			continue;
-		rc = reg ? bpf_map__reuse_fd(map, reg->fd)
-			 : use_core_map(o, map, chain_fd, &core, err);
-		if (rc < 0)
-			return object_err(o, err, rc, "map %s: can't be reused: %s",
-					  bpf_map__name(map), strerror(-rc));
-		if (!reg && !core)
-			return object_err(o, err, -EINVAL, "map %s: the object wasn't prepared",
-					  bpf_map__name(map));
-	}
-	return 0;
-}
-
-static int select_programs(const struct pb_dp_object *o, struct bpf_object *obj,
-			   const char *const *names, size_t n, struct pb_err *err)
-{
-	struct bpf_program *prog;
-
-	bpf_object__for_each_program(prog, obj) bpf_program__set_autoload(prog, false);
-	for (size_t i = 0; i < n; i++) {
-		prog = bpf_object__find_program_by_name(obj, names[i]);
-		if (!prog)
-			return object_err(o, err, -ENOENT,
-					  "the object has no program named %s (the name of its C "
-					  "function)",
-					  names[i]);
-		bpf_program__set_autoload(prog, true);
-	}
-	return 0;
-}
-
-/* The kernel would say only EINVAL, and only when the chain's array is filled. */
-static int check_kind(const struct pb_dp_object *o, struct bpf_object *obj, const char *name,
-		      uint32_t hook, struct pb_err *err)
-{
-	const struct pb_hook_kind *kind = &pb_hook_kinds[hook];
-	struct bpf_program *prog = bpf_object__find_program_by_name(obj, name);
-
-	if (!prog || (bpf_program__type(prog) == kind->prog_type &&
-		      bpf_program__expected_attach_type(prog) == kind->attach_type))
-		return 0;
-	return object_err(o, err, -EINVAL, "program %s is SEC(\"%s\"); hook %s needs SEC(\"%s\")",
-			  name, bpf_program__section_name(prog), pb_hook_name(hook), kind->section);
-}
-
-static int take_fds(struct bpf_object *obj, const char *const *names, size_t n, int *ret_fds)
-{
-	for (size_t i = 0; i < n; i++) {
-		struct bpf_program *prog = bpf_object__find_program_by_name(obj, names[i]);
-
-		ret_fds[i] = fcntl(bpf_program__fd(prog), F_DUPFD_CLOEXEC, 0);
-		if (ret_fds[i] < 0) {
-			int rc = -errno;
-
-			while (i-- > 0)
-				close(ret_fds[i]);
-			return rc;
-		}
-	}
-	return 0;
-}
-
-int pb_object_load(struct pb_dp_object *o, const char *const *names, size_t n,
-		   const struct pb_place *place, int *ret_fds, struct pb_err *err)
-{
-	PB_FREE char *what = pb_sprintf("program %s", n == 1 ? names[0] : "(all)");
-	struct bpf_object *obj = NULL;
-	int rc = object_open(o, &obj, err);
-
-	if (rc < 0)
-		return rc;
-	rc = select_programs(o, obj, names, n, err);
-	if (rc == 0 && n == 1)
-		rc = check_kind(o, obj, names[0], place->hook, err);
-	if (rc == 0)
-		rc = write_plugin_consts(o, obj, err);
-	if (rc == 0)
-		rc = write_place(o, obj, place, err);
-	if (rc == 0)
-		rc = reuse_maps(o, obj, place->chain_fd, err);
-	if (rc == 0)
-		rc = load(o, obj, what ? what : "program", err);
-	if (rc == 0) {
-		rc = take_fds(obj, names, n, ret_fds);
-		if (rc < 0)
-			object_err(o, err, rc, "out of file descriptors");
-	}
 	bpf_object__close(obj);
 	return rc;
 }

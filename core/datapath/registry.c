@@ -48,9 +48,12 @@ static struct pb_reg_map *reg_new(struct pb_dp *dp, const struct pb_reg_key *key
 
 static void reg_link(struct pb_dp *dp, struct pb_reg_map *map)
 {
+	struct pb_reg_map **p;
+
 	uv_mutex_lock(&dp->lock);
-	map->next = dp->maps;
-	dp->maps = map;
+	for (p = &dp->maps; *p; p = &(*p)->next)
+		;
+	*p = map;
 	uv_mutex_unlock(&dp->lock);
 }
 
@@ -240,13 +243,13 @@ int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb
 	return 0;
 }
 
-struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *name)
+struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *name, bool in_use)
 {
 	struct pb_reg_map *found = NULL;
 
 	uv_mutex_lock(&dp->lock);
 	for (struct pb_reg_map *map = dp->maps; map; map = map->next)
-		if (map->refs > 0 && strcmp(map->name, name) == 0 &&
+		if ((map->refs > 0 || !in_use) && strcmp(map->name, name) == 0 &&
 		    strcmp(map->plugin, plugin) == 0 && (!found || map->schema > found->schema))
 			found = map;
 	if (found)

@@ -57,8 +57,11 @@ int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf
 /* [pool] Registers a map that was just created, and pins it. Takes over nothing: fd is dupped. */
 int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb_reg_map **ret_map,
 	       struct pb_err *err);
-/* A live map by owner and name, any schema (the highest wins); takes a reference. */
-struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *name);
+/*
+ * A map by owner and name, any schema (the highest wins); takes a reference. `in_use`: only one
+ * whose plugin is loaded.
+ */
+struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *name, bool in_use);
 struct pb_reg_map *pb_reg_ref(struct pb_dp *dp, struct pb_reg_map *map);
 /* Drops a reference; NULL is fine. Returns NULL. */
 struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map);

@@ -308,6 +308,12 @@ Test(registry, a_dump_shows_members_by_name)
 		     -ENOTSUP);
 	pb_dp_map_free(map);
 	pb_dp_object_free(object);
+
+	/* then: entries of a plugin that is unloaded can still be looked at */
+	cJSON_Delete(table);
+	table = NULL;
+	cr_expect_eq(pb_dp_map_dump_json(sandbox.dp, "p/flows", &table, &sandbox.err), 0);
+	cr_expect_eq(cJSON_GetArraySize(pb_json_path(table, "items")), 1);
 }
 
 Test(registry, a_pods_endpoint_record_reads_as_an_admin_writes_addresses)
