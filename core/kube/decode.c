@@ -198,11 +198,11 @@ static void decode_meta(struct pb_decode *d, const struct pb_kube_head *head,
 
 	pb_scan_fields(d->root, roots, PB_ARRAY_LEN(roots));
 	pb_scan_fields(object, fields, PB_ARRAY_LEN(fields));
+	pb_decode_text(d, name, "metadata.name", &meta->name);
 	if (!head->name[0] || pb_span_room(name) > sizeof(head->name))
 		pb_decode_fail(d, "metadata.name is missing or too long");
 	if (pb_span_type(ns) == '"' && pb_span_room(ns) > sizeof(head->ns))
 		pb_decode_fail(d, "metadata.namespace is too long");
-	pb_decode_text(d, name, "metadata.name", &meta->name);
 	if (pb_kube_type(meta->kind)->namespaced) {
 		pb_decode_text(d, ns, "metadata.namespace", &meta->ns);
 		if (!*meta->ns)

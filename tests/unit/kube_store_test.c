@@ -122,7 +122,7 @@ static void teardown(void)
 	cr_assert_eq(pb_kube_intern_count(), 0);
 }
 
-TestSuite(kube_store, .init = setup, .fini = teardown);
+TestSuite(kube_store, .init = setup, .fini = teardown, .timeout = 60);
 
 Test(kube_store, nothing_is_told_from_inside_a_call)
 {
