@@ -212,6 +212,7 @@ write_shell() {
 		#!/bin/bash
 		# Made by examples/demo.sh --keep: a shell in the demo's sandbox.
 		pid=\$(cat "$PB_TOP_BUILDDIR/demo/pid")
+		export BASH_ENV="$PB_TOP_BUILDDIR/demo/rc"
 		exec nsenter --mount=/proc/\$pid/ns/mnt --net=/proc/\$pid/ns/net \\
 			--pid=/proc/\$pid/ns/pid_for_children bash --rcfile "$PB_TOP_BUILDDIR/demo/rc" "\$@"
 	END
@@ -236,7 +237,7 @@ how_to_look_around() {
 		    patchbay chain show
 		    patchbay service list
 		    patchbay_on node-b plugin list             the agent of node-b
-		    run_in client curl http://$vip/            a request from pod client
+		    run_in client curl http://$vip/     a request from pod client
 		    vi manifests/web.yaml                      both agents follow the file
 		    patchbay plugin reload kpr
 
