@@ -91,8 +91,8 @@ uint32_t pb_manifest_events(void);
 bool pb_manifest_is_name(const char *name);
 
 /* Reads one open file; the fuzz target's entry. json: as JSON instead of YAML. */
-int pb_manifest_parse(FILE *in, bool json, uint32_t kinds, struct pb_manifest_file *file,
-		      size_t *ret_len, struct pb_err *err);
+int pb_manifest_file_parse(FILE *in, bool json, uint32_t kinds, struct pb_manifest_file *file,
+			   size_t *ret_len, struct pb_err *err);
 uint64_t pb_manifest_key(uint32_t kind, const char *ns, const char *name);
 
 #endif

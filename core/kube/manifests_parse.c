@@ -138,8 +138,8 @@ static int parse_json(FILE *in, struct parse *p, struct pb_err *err)
 	return parse_document(p, text.data ? text.data : "", text.len, 1, err);
 }
 
-int pb_manifest_parse(FILE *in, bool json, uint32_t kinds, struct pb_manifest_file *file,
-		      size_t *ret_len, struct pb_err *err)
+int pb_manifest_file_parse(FILE *in, bool json, uint32_t kinds, struct pb_manifest_file *file,
+			   size_t *ret_len, struct pb_err *err)
 {
 	struct parse p = {.file = file, .kinds = kinds, .is_json = json};
 	int rc = json ? parse_json(in, &p, err) : pb_yaml_documents(in, parse_document, &p, err);

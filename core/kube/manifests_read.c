@@ -145,7 +145,7 @@ static void read_file(struct pb_manifest_job *job, struct pb_manifest_file *file
 		return;
 	}
 	if (rc == 0)
-		rc = pb_manifest_parse(in, json, job->kinds, file, &len, &err);
+		rc = pb_manifest_file_parse(in, json, job->kinds, file, &len, &err);
 	job->text_len += len;
 	if (rc < 0)
 		file_failed(file, rc, &err);
