@@ -25,7 +25,9 @@ static double rss_bytes(void)
 
 static double milliseconds(uint64_t ns)
 {
-	return (double)(ns / 1000) / 1000.0;
+	uint64_t us = ns / 1000;
+
+	return (double)us / 1000.0;
 }
 
 static void add(cJSON *object, const char *name, cJSON *value)
@@ -48,6 +50,7 @@ static cJSON *loop_json(const struct pb_agent *agent)
 static void cmd_status(void *arg, struct pb_request *req, const char *const *args, uint32_t n_args)
 {
 	struct pb_agent *agent = arg;
+	uint64_t uptime_s = (pb_now_ns() - agent->started_ns) / 1000000000;
 	cJSON *o = cJSON_CreateObject();
 
 	(void)args;
@@ -56,8 +59,7 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	cJSON_AddStringToObject(o, "state", agent->state);
 	cJSON_AddStringToObject(o, "node", agent->config->node.name);
 	cJSON_AddNumberToObject(o, "pid", getpid());
-	cJSON_AddNumberToObject(o, "uptime_s",
-				(double)((pb_now_ns() - agent->started_ns) / 1000000000));
+	cJSON_AddNumberToObject(o, "uptime_s", (double)uptime_s);
 	cJSON_AddNumberToObject(o, "rss_bytes", rss_bytes());
 	cJSON_AddStringToObject(o, "config_file", agent->config->file);
 	if (agent->config_error)

@@ -4,6 +4,7 @@
 # The life of the agent as its administrator sees it: start, status, SIGHUP, stop, restart, crash,
 # two agents on one machine, cleanup, and what the tool says when something is wrong.
 
+# shellcheck source=tests/netns/lib.sh
 . "$(dirname "$0")/lib.sh"
 sandbox "$0" "$@"
 missing=$(agent_missing)
@@ -11,6 +12,7 @@ missing=$(agent_missing)
 
 field() { jq -r "$2" <<<"$1"; }
 status() { patchbay_on "$1" status -o json; }
+# shellcheck disable=SC2317 # called by wait_until
 is_ready() { [ "$(field "$(status "$1")" .state)" = ready ]; }
 exit_code() { "$@" >"$PB_TMP/out" 2>&1; echo $?; }
 config_of() { echo "$(agent_dir "$1")/patchbay.yaml"; }

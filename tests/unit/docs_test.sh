@@ -4,11 +4,13 @@
 # The guide and the man page name every key of the configuration and every command of the tool,
 # and the example is accepted.
 
+# shellcheck source=tests/netns/lib.sh
 . "$(dirname "$0")/../netns/lib.sh"
 PB_TMP=$(mktemp -d) || exit 1
 trap 'rm -r "$PB_TMP"' EXIT
 
 begin configuration
+# shellcheck disable=SC2013 # keys have no blanks
 for key in $(grep -o '{"[a-z]*\.[a-z_]*", KEY' "$PB_TOP_SRCDIR/core/config/config.c" | cut -d'"' -f2); do
 	then_ok "admin.md has $key" grep -qF "| \`$key\` |" "$PB_TOP_SRCDIR/docs/admin.md"
 	then_ok "patchbay.yaml.5 has $key" \
