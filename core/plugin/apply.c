@@ -157,7 +157,8 @@ static void join_done(void *arg, int result, const char *text)
 
 	if (result < 0) {
 		a->failures++;
-		a->required_failed = true;
+		for (size_t i = 0; i < a->config->n_plugins; i++)
+			a->required_failed |= a->config->plugins[i].required;
 		pb_error("plugin", "the chains can't be built: %s", text);
 		pb_buf_printf(&a->text, "%sthe chains can't be built: %s", a->text.len ? "; " : "",
 			      text);

@@ -6,7 +6,8 @@
 
 static struct pb_manager m;
 static uv_loop_t loop;
-static struct pb_generation *pub, *sub;
+static struct pb_generation *pub, *sub, *all[16];
+static unsigned n_all;
 static char told[4096]; /* what the subscriber has heard: "+key=value" "-key" "S" */
 
 static struct pb_generation *generation(const char *plugin, enum pb_gen_state state)
@@ -14,6 +15,7 @@ static struct pb_generation *generation(const char *plugin, enum pb_gen_state st
 	struct pb_plugin_entry *p = pb_plugin_get(&m, plugin);
 	struct pb_generation *gen = pb_gen_new(&m, p, "{}");
 
+	all[n_all++] = gen;
 	gen->state = state;
 	if (state == PB_GEN_LIVE) {
 		p->live = gen;
@@ -78,7 +80,24 @@ static void set_up(void)
 	cr_assert_eq(rc, 0);
 }
 
-TestSuite(topic, .init = set_up);
+static void tear_down(void)
+{
+	struct pb_plugin_entry *p, *tmp;
+
+	for (unsigned i = 0; i < n_all; i++)
+		pb_gen_free(all[i]);
+	LL_FOREACH_SAFE(m.plugins, p, tmp)
+	{
+		free(p->name);
+		free(p);
+	}
+	pb_topics_free(&m);
+	uv_close((uv_handle_t *)&m.pump, NULL);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	cr_expect_eq(uv_loop_close(&loop), 0);
+}
+
+TestSuite(topic, .init = set_up, .fini = tear_down);
 
 Test(topic, a_record_is_put_replaced_and_withdrawn)
 {
@@ -268,7 +287,7 @@ Test(topic, a_long_replay_never_blocks_the_loop)
 {
 	struct pb_generation *gen;
 	struct pb_err err;
-	uv_check_t check;
+	static uv_check_t check; /* closed by tear_down() */
 	char key[16];
 
 	for (int i = 0; i < 50000; i++) {
@@ -285,4 +304,5 @@ Test(topic, a_long_replay_never_blocks_the_loop)
 	cr_expect_eq(calls, 50000);
 	cr_expect_gt(longest_ns, 0);
 	cr_expect_lt(longest_ns, 50000000, "a round took %llu ns", (unsigned long long)longest_ns);
+	uv_close((uv_handle_t *)&check, NULL);
 }
