@@ -285,6 +285,35 @@ Test(kube_api_reflector, E26_an_error_in_the_stream_pauses_and_goes_on_from_the_
 	bench_close(&b);
 }
 
+/* What the state says of the pause, in tenths of a second. */
+static unsigned pause_of(struct bench *b)
+{
+	unsigned s = 99, tenth = 9;
+
+	sscanf(b->sink.state[SVC], "retrying in %u.%u s", &s, &tenth);
+	return s * 10 + tenth;
+}
+
+Test(kube_api_reflector, pauses_grow_and_start_over_after_a_quiet_time)
+{
+	struct bench b;
+
+	bench_open(&b);
+	b.timing.backoff_ms = 10;
+	b.timing.backoff_max_ms = 10000;
+	b.timing.backoff_reset_ms = 700;
+	fake_api_fail(b.api, SERVICES, 6, 503, "", "");
+	bench_start(&b, NULL, SVC);
+	/* the sixth pause: between 160 and 320 ms */
+	WAIT(&b,
+	     fake_api_asked(b.api, SERVICES, NULL) == 6 && pause_of(&b) >= 1 && pause_of(&b) <= 3);
+	WAIT(&b, bench_says(&b, SVC, "watching"));
+	bench_pass(&b, 750);
+	fake_api_raw(b.api, "{\"type\":\"ERROR\",\"object\":{\"code\":500}}\n");
+	WAIT(&b, bench_says(&b, SVC, "retrying in 0.0 s"));
+	bench_close(&b);
+}
+
 Test(kube_api_reflector, a_version_that_no_watch_accepts_is_listed_anew)
 {
 	struct bench b;

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a kubeconfig file through the source, the decoders and the store to a watcher. */
+#include <criterion/criterion.h>
+
+#include <signal.h>
+
+#include <base/json.h>
+#include <kube/kube.h>
+
+#include "../tools/kube_fake_api.h"
+
+#define SLICES "/apis/discovery.k8s.io/v1/endpointslices"
+#define SLICE_BODY                                                                                 \
+	"\"addressType\":\"IPv4\",\"ports\":[{\"name\":\"http\",\"port\":8080}],\"endpoints\":["   \
+	"{\"addresses\":[\"10.1.0.1\"],\"conditions\":{\"ready\":true},\"nodeName\":\"n\"}]"
+
+struct world {
+	uv_loop_t loop;
+	uv_timer_t tick;
+	struct fake_api *api;
+	struct pb_kube *kube;
+	char kubeconfig[32];
+	struct pb_buf log; /* "put a/b 1" (endpoints), "delete a/b", "synced", "absent" */
+	bool closed;
+};
+
+static void on_tick(uv_timer_t *timer)
+{
+	(void)timer;
+}
+
+static void on_event(void *arg, const struct pb_kube_event *event)
+{
+	const struct pb_kube_endpointslice *slice = event->object;
+	struct world *w = arg;
+
+	switch (event->kind) {
+	case PB_KUBE_PUT:
+		pb_buf_printf(&w->log, "put %s/%s %u\n", slice->meta.ns, slice->meta.name,
+			      slice->n_endpoints);
+		break;
+	case PB_KUBE_DELETE:
+		slice = event->object ? event->object : event->old;
+		pb_buf_printf(&w->log, "delete %s/%s\n", slice->meta.ns, slice->meta.name);
+		break;
+	case PB_KUBE_SYNCED:
+		pb_buf_printf(&w->log, "synced\n");
+		break;
+	default:
+		pb_buf_printf(&w->log, "absent\n");
+		break;
+	}
+}
+
+static const char *seen(const struct world *w)
+{
+	return w->log.data ? w->log.data : "";
+}
+
+static void wait_for(struct world *w, const char *text)
+{
+	uint64_t deadline = uv_hrtime() + 20000000000ULL;
+
+	while (strcmp(seen(w), text) != 0) {
+		cr_assert_lt(uv_hrtime(), deadline, "wanted:\n%sgot:\n%s", text, seen(w));
+		uv_run(&w->loop, UV_RUN_ONCE);
+	}
+	pb_buf_reset(&w->log);
+}
+
+static void world_open(struct world *w)
+{
+	memset(w, 0, sizeof(*w));
+	signal(SIGPIPE, SIG_IGN);
+	uv_loop_init(&w->loop);
+	uv_timer_init(&w->loop, &w->tick);
+	uv_timer_start(&w->tick, on_tick, 5, 5);
+	w->api = fake_api_new(&w->loop, NULL, NULL);
+}
+
+static void world_start(struct world *w)
+{
+	struct pb_config config = {0};
+	struct pb_kube_watch *watch;
+	struct pb_err err = {0};
+	PB_FREE char *text = pb_sprintf("current-context: c\n"
+					"contexts: [{name: c, context: {cluster: k}}]\n"
+					"clusters: [{name: k, cluster: {server: \"%s\"}}]\n",
+					fake_http_url(fake_api_http(w->api)));
+
+	strcpy(w->kubeconfig, "/tmp/pb-kubeconfig-XXXXXX");
+	close(mkstemp(w->kubeconfig));
+	cr_assert_eq(pb_file_write(w->kubeconfig, text, strlen(text), 0600, &err), 0);
+	config.kubernetes.source = PB_SOURCE_API;
+	config.kubernetes.kubeconfig = w->kubeconfig;
+	cr_assert_eq(pb_kube_new(&w->loop, &config, &w->kube, &err), 0, "%s", err.text);
+	cr_assert_eq(pb_kube_start(w->kube, &config, &err), 0, "%s", err.text);
+	cr_assert_eq(pb_kube_watch(w->kube, PB_KUBE_ENDPOINTSLICE, on_event, w, &watch), 0);
+}
+
+static void on_closed(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void world_close(struct world *w)
+{
+	pb_kube_close(w->kube, on_closed, &w->closed);
+	while (!w->closed)
+		uv_run(&w->loop, UV_RUN_ONCE);
+	fake_api_close(w->api);
+	uv_close((uv_handle_t *)&w->tick, NULL);
+	uv_run(&w->loop, UV_RUN_DEFAULT);
+	cr_assert_eq(uv_loop_close(&w->loop), 0, "handles were left open");
+	unlink(w->kubeconfig);
+	pb_buf_free(&w->log);
+}
+
+Test(kube_api_store, a_watcher_sees_the_list_then_the_changes)
+{
+	struct world w;
+
+	world_open(&w);
+	fake_api_put(w.api, SLICES, "a", "one", SLICE_BODY);
+	world_start(&w);
+	wait_for(&w, "put a/one 1\nsynced\n");
+	fake_api_put(w.api, SLICES, "a", "two", SLICE_BODY);
+	wait_for(&w, "put a/two 1\n");
+	fake_api_delete(w.api, SLICES, "a", "one");
+	wait_for(&w, "delete a/one\n");
+	world_close(&w);
+}
+
+Test(kube_api_store, E19_E21_a_relist_tells_of_what_was_deleted_and_of_nothing_else)
+{
+	struct world w;
+
+	world_open(&w);
+	fake_api_put(w.api, SLICES, "a", "one", SLICE_BODY);
+	fake_api_put(w.api, SLICES, "a", "two", SLICE_BODY);
+	world_start(&w);
+	wait_for(&w, "put a/one 1\nput a/two 1\nsynced\n");
+	fake_api_end_watches(w.api, false);
+	fake_api_delete(w.api, SLICES, "a", "one");
+	fake_api_compact(w.api);
+	wait_for(&w, "delete a/one\n");
+	world_close(&w);
+}
+
+Test(kube_api_store, a_cluster_without_slices_says_absent)
+{
+	struct world w;
+
+	world_open(&w);
+	fake_api_serve(w.api, "v1", NULL);
+	world_start(&w);
+	wait_for(&w, "absent\n");
+	world_close(&w);
+}
+
+Test(kube_api_store, status_names_the_refused_verb)
+{
+	uint64_t deadline = uv_hrtime() + 20000000000ULL;
+	PB_FREE char *text = NULL;
+	struct world w;
+
+	world_open(&w);
+	fake_api_fail(w.api, SLICES "?", 100, 403, "", "{\"message\":\"no\"}");
+	world_start(&w);
+	for (;;) {
+		PB_JSON_FREE cJSON *json = pb_kube_status_json(w.kube);
+
+		free(text);
+		text = cJSON_PrintUnformatted(json);
+		if (strstr(text, "lacks verb \\\"list\\\" on resource "
+				 "\\\"endpointslices.discovery.k8s.io\\\""))
+			break;
+		cr_assert_lt(uv_hrtime(), deadline, "%s", text);
+		uv_run(&w.loop, UV_RUN_ONCE);
+	}
+	world_close(&w);
+}
