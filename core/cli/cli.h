@@ -48,7 +48,8 @@ cJSON *cli_command_table(const cJSON *agent);
 
 /*
  * Asks and waits. Result: 0 and the answer's "result"; -ECONNREFUSED: nobody answers; -EPIPE:
- * the connection broke before the answer came; -ETIMEDOUT; another code: the agent said so.
+ * the connection broke before the answer came; -ETIMEDOUT; -ENOSYS: the agent doesn't know the
+ * command; another code: the agent said so.
  */
 int cli_ask(const struct cli *cli, const char *const *words, size_t n_words, cJSON **ret_result,
 	    struct pb_err *err);

@@ -121,7 +121,7 @@ static int take_answer(const struct pb_buf *line, cJSON **ret_result, struct pb_
 		return 0;
 	}
 	/* Codes of our own must not be taken for the agent's. */
-	return pb_err_set(err, code == EACCES ? -EACCES : -EREMOTEIO, "%s",
+	return pb_err_set(err, code == EACCES || code == ENOSYS ? -code : -EREMOTEIO, "%s",
 			  pb_json_str(answer, "error", "no reason given"));
 }
 

@@ -11,6 +11,7 @@
 #include <config/config.h>
 
 #define TIMEOUT_MS 60000
+#define CLI_COMMANDS_MAX 64
 #define CONFIG_FILE PB_SYSCONF_DIR "/patchbay/patchbay.yaml"
 
 static const char usage_text[] =
@@ -171,7 +172,31 @@ static int too_few(const struct cli_command *command, size_t n_args)
 			command->usage);
 }
 
-static int ask_agent(struct cli *cli)
+/* The agent knows its own commands only; help and completion offer more. */
+static int unknown_command(const struct cli *cli, const struct cli_command *command,
+			   const struct pb_err *err)
+{
+	const char *names[CLI_COMMANDS_MAX + 1] = {NULL};
+	const char *near = NULL;
+	char given[128];
+
+	if (command)
+		return cli_fail(CLI_FAILED,
+				"the agent has no command \"%s\": the plugin that offers it is not "
+				"loaded (patchbay plugin list)",
+				command->name);
+	for (size_t i = 0; i < CLI_COMMANDS_MAX && cli_commands[i].name; i++)
+		names[i] = cli_commands[i].name;
+	snprintf(given, sizeof(given), "%.60s%s%.60s", cli->words[0], cli->n_words > 1 ? " " : "",
+		 cli->n_words > 1 ? cli->words[1] : "");
+	near = pb_suggest(given, names);
+	if (near)
+		return cli_fail(CLI_FAILED, "unknown command \"%s\"; did you mean \"%s\"?", given,
+				near);
+	return cli_fail(CLI_FAILED, "%s", err->text);
+}
+
+static int ask_agent(struct cli *cli, const struct cli_command *command)
 {
 	PB_JSON_FREE cJSON *result = NULL;
 	struct pb_err err = {0};
@@ -180,6 +205,8 @@ static int ask_agent(struct cli *cli)
 	/* Questions may be repeated: nothing was changed by the one that broke off. */
 	if (rc == -EPIPE)
 		rc = cli_ask_again(cli, cli->words, cli->n_words, &result, &err);
+	if (rc == -ENOSYS)
+		return unknown_command(cli, command, &err);
 	return rc < 0 ? cli_report(cli, rc, &err) : cli_print(cli, result);
 }
 
@@ -200,7 +227,7 @@ static int run(struct cli *cli)
 		return rc;
 	if (command && command->fn)
 		return command->fn(cli, cli->words + used, cli->n_words - used);
-	return ask_agent(cli);
+	return ask_agent(cli, command);
 }
 
 int main(int argc, char **argv)

@@ -90,6 +90,12 @@ then_is "what the agent refuses exits with 1" \
 then_fails "an unknown command brings a suggestion" \
 	'patchbay: unknown command "chian show"; did you mean "chain show"?' \
 	patchbay_on node-a chian show
+then_fails "also for one that needs no agent" \
+	'patchbay: unknown command "plugin inspct"; did you mean "plugin inspect"?' \
+	patchbay_on node-a plugin inspct x.so
+then_fails "a command of a plugin that isn't loaded is explained" \
+	'the agent has no command "service list": the plugin that offers it is not loaded' \
+	patchbay_on node-a service list
 
 begin strangers_are_refused
 chmod 0711 "$PB_TMP" "$PB_TMP/agents" "$(agent_dir node-a)"
