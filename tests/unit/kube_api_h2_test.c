@@ -136,9 +136,9 @@ static void open_h2(struct bench *b, struct h2 *h2, struct pki *pki)
 	bench_open_tls(b, pki->cert, pki->key);
 	fake_http_raw(fake_api_http(b->api), "h2", on_bytes, h2);
 	b->timing.heartbeat_ms = 100;
-	b->timing.connect_ms = 300;
+	b->timing.connect_ms = 1000;
 	start_h2(b, pki);
-	WAIT(b, h2->streams == 3 && bench_says(b, SVC, "watching"));
+	WAIT(b, h2->streams >= 3 && bench_says(b, SVC, "watching"));
 	cr_assert_eq(h2->conns, 1);
 }
 

@@ -331,12 +331,12 @@ Test(kube_api_source, bookmarks_keep_a_quiet_watch_from_being_doubted)
 	struct bench b;
 
 	bench_open(&b);
-	b.timing.heartbeat_ms = 100;
+	b.timing.heartbeat_ms = 500;
 	bench_start(&b, NULL, SVC);
 	WAIT(&b, fake_api_watches(b.api) == 1);
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < 8; i++) {
 		fake_api_bookmark(b.api);
-		bench_pass(&b, 60);
+		bench_pass(&b, 250);
 	}
 	cr_assert_eq(fake_api_asked(b.api, "watch=1", NULL), 1);
 	bench_close(&b);

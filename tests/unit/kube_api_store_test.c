@@ -131,7 +131,7 @@ Test(kube_api_store, a_watcher_sees_the_list_then_the_changes)
 	world_close(&w);
 }
 
-Test(kube_api_store, E19_E21_a_relist_tells_of_what_was_deleted_and_of_nothing_else)
+Test(kube_api_store, E21_a_relist_tells_of_what_was_deleted_and_of_nothing_else)
 {
 	struct world w;
 
