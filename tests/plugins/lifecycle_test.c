@@ -83,6 +83,107 @@ Test(lifecycle, a_missing_requirement_is_named)
 			 "`plugins` in the configuration, or load it first");
 }
 
+static double packets_of_one_frame(void)
+{
+	static const unsigned char frame[64];
+	double packets[2];
+
+	for (int i = 0; i < 2; i++) {
+		PB_JSON_FREE cJSON *json = NULL;
+
+		cr_assert_eq(agent_command("sample info", NULL, NULL), 0, "%s", agent.answer);
+		json = cJSON_Parse(agent.answer);
+		packets[i] = pb_json_num(json, "packets", -1);
+		if (i == 0)
+			sandbox_run(PB_HOOK_DEV_INGRESS, frame, sizeof(frame));
+	}
+	return packets[1] - packets[0];
+}
+
+Test(lifecycle, a_reconfiguration_reaches_the_programs_without_a_new_generation)
+{
+	PB_FREE char *file = strdup(agent_file("reconfigure"));
+	const char *const one[] = {"sample", file, "{}", NULL};
+	const char *const five[] = {"sample", file, "{\"step\":5}", NULL};
+	const char *const other[] = {"sample", file, "{\"other\":1}", NULL};
+	PB_JSON_FREE cJSON *row = NULL, *later = NULL;
+
+	cr_assert_eq(agent_apply(one), 0, "%s", agent.text);
+	cr_expect_eq(packets_of_one_frame(), 1);
+	cr_assert_eq(agent_apply(five), 0, "%s", agent.text);
+	cr_expect_eq(packets_of_one_frame(), 5);
+	row = agent_row("sample");
+	cr_expect_eq(pb_json_num(row, "generation", 0), 1);
+	/* -ENOTSUP: what it can't change while it runs, a reload does */
+	cr_assert_eq(agent_apply(other), 0, "%s", agent.text);
+	later = agent_row("sample");
+	cr_expect_eq(pb_json_num(later, "generation", 0), 2);
+	cr_expect_eq(packets_of_one_frame(), 1);
+}
+
+Test(lifecycle, a_refused_reconfiguration_keeps_the_old_one_in_force)
+{
+	PB_FREE char *file = strdup(agent_file("fail_reconfigure"));
+	const char *const one[] = {"sample", file, "{}", NULL};
+	const char *const five[] = {"sample", file, "{\"step\":5}", NULL};
+
+	cr_assert_eq(agent_apply(one), 0, "%s", agent.text);
+	cr_expect_eq(agent_apply(five), -EIO);
+	cr_expect_str_eq(agent.text, "plugin sample: reconfigure(): told to fail in reconfigure");
+	cr_expect_eq(packets_of_one_frame(), 1);
+}
+
+/* ---- the next process ---- */
+
+Test(lifecycle, an_adopted_chain_serves_until_all_plugins_are_there)
+{
+	PB_FREE char *file = strdup(agent_file("good"));
+	const char *const config[] = {"sample", file, "{}", NULL};
+	double before;
+
+	cr_assert_eq(agent_apply(config), 0, "%s", agent.text);
+	cr_expect_eq(packets_of_one_frame(), 1);
+	before = agent_frames_while_restarting(config);
+	cr_expect_gt(before, 0);
+	agent_expect_serves("1.0.0");
+	{
+		PB_JSON_FREE cJSON *json = NULL;
+
+		cr_assert_eq(agent_command("sample info", NULL, NULL), 0);
+		json = cJSON_Parse(agent.answer);
+		cr_expect_eq(pb_json_num(json, "packets", -1), before + 2,
+			     "every frame between the two managers was counted");
+	}
+}
+
+Test(lifecycle, a_required_plugin_that_fails_leaves_the_adopted_chain)
+{
+	PB_FREE char *good = strdup(agent_file("good"));
+	PB_FREE char *bad = strdup(agent_file("fail_prepare"));
+	const char *const config[] = {"sample", good, "{}", NULL};
+	const char *const broken_config[] = {"sample", bad, "{}", NULL};
+	double frames;
+
+	cr_assert_eq(agent_apply(config), 0, "%s", agent.text);
+	agent_required = true;
+	frames = agent_frames_while_restarting(broken_config);
+	cr_expect_eq(agent.rc, -ENOENT);
+	cr_expect_str_eq(agent.text, "plugin sample: prepare(): told to fail in prepare");
+	cr_expect_gt(frames, 0);
+	agent_required = false;
+	cr_assert_eq(agent_load("sample", good), 0, "%s", agent.text);
+	cr_expect_eq(packets_of_one_frame(), 1);
+}
+
+Test(lifecycle, a_close_in_the_middle_of_a_reload_ends_in_order)
+{
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	pb_manager_reload(agent.manager, "sample", agent_file("second"), NULL, NULL);
+	pb_manager_reload(agent.manager, "sample", agent_file("good"), NULL, NULL);
+	uv_run(&sandbox.loop, UV_RUN_NOWAIT);
+	/* then agent_stop() finds no handle left on the loop */
+}
+
 /* ---- files ---- */
 
 static char *damaged(const char *name, void (*damage)(char *data, size_t *len))

@@ -5,6 +5,7 @@
 #include <dirent.h>
 
 struct agent agent;
+bool agent_required;
 
 /* ---- a control socket without a socket ---- */
 
@@ -107,18 +108,16 @@ static int wait_done(void)
 	return agent.rc;
 }
 
-static void manager_open(void)
+static void manager_new(void)
 {
 	struct pb_manager_env env = {.loop = &sandbox.loop,
 				     .config = &sandbox.config,
 				     .dp = sandbox.dp,
 				     .kube = agent.kube,
 				     .control = &control};
-	static const char *const nothing[] = {NULL};
 	int rc = pb_manager_new(&env, &agent.manager, &sandbox.err);
 
 	cr_assert_eq(rc, 0, "%s", sandbox.err.text);
-	cr_assert_eq(agent_apply(nothing), 0, "%s", agent.text);
 }
 
 static void manager_close(void)
@@ -129,6 +128,8 @@ static void manager_close(void)
 
 void agent_start(void)
 {
+	static const char *const nothing[] = {NULL};
+
 	sandbox_enter();
 	strcpy(agent.dir, "/tmp/pb-manager-XXXXXX");
 	cr_assert_not_null(mkdtemp(agent.dir));
@@ -139,7 +140,8 @@ void agent_start(void)
 	sandbox.config.node.name = (char *)"node-a";
 	sandbox_open();
 	cr_assert_eq(pb_kube_new(&sandbox.loop, &sandbox.config, &agent.kube, &sandbox.err), 0);
-	manager_open();
+	manager_new();
+	cr_assert_eq(agent_apply(nothing), 0, "%s", agent.text);
 }
 
 static void remove_tree(const char *path)
@@ -180,10 +182,30 @@ void agent_stop(void)
 	remove_tree(agent.dir);
 }
 
-void agent_restart(void)
+static double frames;
+
+static void send_frame(uv_prepare_t *prepare)
 {
+	static const unsigned char frame[64];
+
+	(void)prepare;
+	sandbox_run(PB_HOOK_DEV_INGRESS, frame, sizeof(frame));
+	frames++;
+}
+
+double agent_frames_while_restarting(const char *const *triples)
+{
+	static uv_prepare_t prepare;
+
+	frames = 0;
+	uv_prepare_init(&sandbox.loop, &prepare);
+	uv_prepare_start(&prepare, send_frame);
 	manager_close();
-	manager_open();
+	manager_new();
+	agent_apply(triples);
+	uv_close((uv_handle_t *)&prepare, NULL);
+	cr_expect_eq(sandbox_counters(PB_HOOK_DEV_INGRESS).missed, 0);
+	return frames;
 }
 
 const char *agent_file(const char *variant)
@@ -230,7 +252,8 @@ int agent_apply(const char *const *triples)
 	for (; *triples; triples += 3)
 		p[c->n_plugins++] = (struct pb_config_plugin){.name = (char *)triples[0],
 							      .path = (char *)triples[1],
-							      .json = (char *)triples[2]};
+							      .json = (char *)triples[2],
+							      .required = agent_required};
 	pb_manager_apply(agent.manager, c, on_done, NULL);
 	return wait_done();
 }

@@ -25,8 +25,12 @@ extern struct agent agent;
 /* A manager with an empty configuration; agent_apply() was called once. */
 void agent_start(void);
 void agent_stop(void);
-/* Closes the manager and opens another one on the same datapath and run directory. */
-void agent_restart(void);
+/*
+ * Closes the manager and opens another one on the same datapath and run directory, with a frame
+ * through the hook in every round of the loop meanwhile. Returns the number of frames.
+ */
+double agent_frames_while_restarting(const char *const *triples);
+extern bool agent_required; /* what agent_apply() configures is `required: always` */
 /* The file of a variant of the test plugin. Static memory, valid until the next call. */
 const char *agent_file(const char *variant);
 /* Operations, run to their end. 0 or negative errno. */

@@ -4,8 +4,8 @@
  *
  * SAMPLE_VERSION, SAMPLE_SCHEMA, SAMPLE_SCHEMA_MIN, SAMPLE_REQUIRES, SAMPLE_NAME: the manifest.
  * FAIL_STEP, HANG_STEP, CRASH_STEP: the callback that misbehaves, by enum step.
- * LEAK_TIMER, CYCLE, TWO_ON_A_HOOK, LATE_SUBSCRIBE, UNKNOWN_SYMBOL, NEWER_HOST, LONG_WORK, SLOW:
- * other ways.
+ * LEAK_TIMER, CYCLE, LATE_SUBSCRIBE, UNKNOWN_SYMBOL, NEWER_HOST, LONG_WORK, SLOW: other ways.
+ * RECONFIGURE: "step" of the configuration is what a packet counts.
  * SAMPLE_BPF_LAYOUT, SAMPLE_BPF_REFUSED: another BPF object.
  */
 #include <errno.h>
@@ -27,7 +27,7 @@
 #define ELF_BYTES sample_bpf__elf_bytes
 #endif
 
-enum step { NONE = 0, PREPARE, QUIESCE, SAVE, RESTORE, START, RESUME, STOP };
+enum step { NONE = 0, PREPARE, QUIESCE, SAVE, RESTORE, START, RESUME, STOP, RECONFIG };
 
 #ifndef SAMPLE_NAME
 #define SAMPLE_NAME "sample"
@@ -123,7 +123,7 @@ static int declare_bpf(struct pb_ctx *ctx, struct sample *self)
 #endif
 	if (rc == 0)
 		rc = ctx->host->slot(ctx, &slot);
-#if defined(CYCLE) || defined(TWO_ON_A_HOOK)
+#ifdef CYCLE
 	slot.name = "second";
 	slot.program = "sample_second";
 	slot.after = SAMPLE_NAME;
@@ -279,6 +279,21 @@ static void sample_stop(struct pb_ctx *ctx)
 	free(ctx->self);
 }
 
+#ifdef RECONFIGURE
+static int sample_reconfigure(struct pb_ctx *ctx, const char *config)
+{
+	uint32_t by = 0;
+	int rc = misbehave(ctx, RECONFIG, "reconfigure");
+
+	if (rc == 0 && sscanf(config, "{\"step\":%u}", &by) != 1)
+		rc = -ENOTSUP;
+	return rc ? rc : ctx->host->bpf_const(ctx, "sample", "sample_step", &by, sizeof(by));
+}
+#define RECONFIGURE_FN sample_reconfigure
+#else
+#define RECONFIGURE_FN NULL
+#endif
+
 #if defined(ABI_MAJOR)
 #undef PB_ABI_MAJOR
 #define PB_ABI_MAJOR ABI_MAJOR
@@ -291,4 +306,4 @@ static void sample_stop(struct pb_ctx *ctx)
 PB_PLUGIN_FULL(SAMPLE_NAME, SAMPLE_VERSION, SAMPLE_SCHEMA, SAMPLE_SCHEMA_MIN, SAMPLE_REQUIRES,
 	       .prepare = sample_prepare, .quiesce = sample_quiesce, .save = sample_save,
 	       .restore = sample_restore, .start = sample_start, .resume = sample_resume,
-	       .stop = sample_stop);
+	       .stop = sample_stop, .reconfigure = RECONFIGURE_FN);
