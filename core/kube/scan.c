@@ -115,8 +115,9 @@ static bool check_scalar(struct checker *c)
 	case 'n':
 		return check_word(c, "null");
 	default:
-		return (*c->p == '-' || (*c->p >= '0' && *c->p <= '9')) ? check_number(c)
-									: check_word(c, "a value");
+		if (*c->p == '-' || (*c->p >= '0' && *c->p <= '9'))
+			return check_number(c);
+		return refuse(c, "a value was expected");
 	}
 }
 

@@ -119,11 +119,12 @@ static int key_compare(const void *a, const void *b)
 /* Sorts the keys of the mapping that ends; one given twice is refused. */
 static int keys_check(struct converter *c, size_t first)
 {
-	struct key *keys = c->keys + first;
 	size_t n = c->n_keys - first;
+	struct key *keys;
 
 	if (n < 2)
 		return 0;
+	keys = c->keys + first;
 	qsort(keys, n, sizeof(*keys), key_compare);
 	for (size_t i = 1; i < n; i++) {
 		const char *text = c->out.data + keys[i].at;

@@ -324,6 +324,7 @@ Test(kube_decode, objects_that_are_refused_say_why)
 	} cases[] = {
 		{"", -EINVAL, "line 1, column 1: not valid JSON"},
 		{"{\"a\":\n[1,]}", -EINVAL, "line 2, column 4: not valid JSON: a value was"},
+		{"{\"a\":a value}", -EINVAL, "a value was expected"},
 		{"[]", -EINVAL, "not a JSON object"},
 		{"{} x", -EINVAL, "more text follows"},
 		{"{\"kind\":\"Secret\",\"apiVersion\":\"v1\"}", -ENOTSUP, "Secret of v1"},

@@ -617,3 +617,49 @@ Test(kube_manifests, a_large_directory_never_holds_the_loop)
 	}
 	cr_assert_lt(longest, 10 * 1000 * 1000ULL, "a turn took %lu us", longest / 1000);
 }
+
+static void start_config(enum pb_kube_source_kind source, char *directory)
+{
+	struct pb_config config = {.kubernetes = {.source = source, .manifests = directory}};
+	struct pb_err err = {0};
+
+	cr_assert_eq(pb_kube_start(kube, &config, &err), 0, "%s", err.text);
+}
+
+Test(kube_manifests, another_source_takes_over_by_difference)
+{
+	char other[] = "/tmp/pb-manifests-XXXXXX";
+	PB_FREE char *moved = NULL, *b1 = NULL;
+
+	cr_assert_not_null(mkdtemp(other));
+	moved = pb_sprintf("%s/b.yaml", other);
+	b1 = pb_sprintf("%s/b.yaml", dir);
+	write_service("b.yaml", "b", "2");
+	cr_assert_eq(rename(b1, moved), 0);
+	write_service("b.yaml", "b", "1");
+	start_config(PB_SOURCE_MANIFESTS, dir);
+	cr_assert_eq(pb_kube_watch(kube, PB_KUBE_SERVICE, on_event, &services, &services.watch), 0);
+	expect("+b=1 . ");
+	start_config(PB_SOURCE_MANIFESTS, dir);
+	cr_assert(!run_until(log_is, "+b=1 . ", 50), "the same source again is no change");
+	start_config(PB_SOURCE_MANIFESTS, other);
+	expect("~b=2 ");
+	start_config(PB_SOURCE_NONE, NULL);
+	expect("-b=2 ! ");
+	nftw(other, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+Test(kube_manifests, a_source_that_cannot_be_made_leaves_the_old_one)
+{
+	struct pb_config config = {
+		.kubernetes = {.source = PB_SOURCE_API, .kubeconfig = "/nonexistent/kubeconfig"}};
+	struct pb_err err = {0};
+
+	write_service("a.yaml", "a", "1");
+	start();
+	expect("+a=1 . ");
+	cr_assert_lt(pb_kube_start(kube, &config, &err), 0);
+	cr_assert_not_null(strstr(err.text, "/nonexistent/kubeconfig"), "%s", err.text);
+	write_service("a.yaml", "a", "2");
+	expect("~a=2 ");
+}
