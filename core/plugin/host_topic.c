@@ -118,16 +118,17 @@ int pb_host_withdraw(struct pb_ctx *ctx, const char *topic, const char *key)
 
 static int pending_sync(struct pb_generation *gen, const char *topic)
 {
+	size_t size = strlen(topic) + 1;
 	struct pb_pending_sync *s;
 
 	LL_FOREACH (gen->pending_syncs, s) {
 		if (strcmp(s->topic, topic) == 0)
 			return 0;
 	}
-	s = calloc(1, sizeof(*s) + strlen(topic) + 1);
+	s = calloc(1, sizeof(*s) + size);
 	if (!s)
 		return -ENOMEM;
-	strcpy(s->topic, topic);
+	memcpy(s->topic, topic, size);
 	LL_APPEND(gen->pending_syncs, s);
 	return 0;
 }

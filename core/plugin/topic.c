@@ -181,12 +181,12 @@ int pb_topic_check(struct pb_generation *gen, const char *topic, uint32_t versio
 static struct pb_topic_record *record_new(struct pb_generation *gen, const char *key, void *value,
 					  size_t len)
 {
-	size_t key_len = strlen(key);
-	struct pb_topic_record *r = calloc(1, sizeof(*r) + key_len + 1);
+	size_t key_size = strlen(key) + 1;
+	struct pb_topic_record *r = calloc(1, sizeof(*r) + key_size);
 
 	if (!r)
 		return NULL;
-	memcpy(r->key, key, key_len);
+	memcpy(r->key, key, key_size);
 	r->refs = 1;
 	r->owner = gen->plugin;
 	r->generation = gen->number;
