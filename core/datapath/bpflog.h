@@ -19,6 +19,6 @@ void pb_bpflog_end(void);
  * The lines of a captured log that tell the cause, joined by "; ": the end of the verifier's
  * log when there is one, else libbpf's last words. Pure.
  */
-void pb_bpflog_cause(const char *log, char *buf, size_t len);
+void pb_bpflog_cause(const char *log, char *buf, size_t size);
 
 #endif
