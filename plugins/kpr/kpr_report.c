@@ -91,6 +91,13 @@ static void put_address(struct out *o, const union pb_addr *addr, uint32_t famil
 	put_raw(o, "\"");
 }
 
+static bool serves(const struct pb_backends *value, const struct pb_backend *b, uint32_t family,
+		   const struct pb_service_port *port)
+{
+	return b->family == family && b->protocol == port->protocol &&
+	       strcmp(pb_backends_string(value, b->port_name), port->name) == 0;
+}
+
 static void put_endpoints(struct out *o, const struct pb_backends *value, uint32_t family,
 			  const struct pb_service_port *port)
 {
@@ -101,8 +108,7 @@ static void put_endpoints(struct out *o, const struct pb_backends *value, uint32
 	for (uint32_t i = 0; value && i < value->n; i++) {
 		const struct pb_backend *b = &value->backend[i];
 
-		if (b->family != family || b->protocol != port->protocol ||
-		    strcmp(pb_backends_string(value, b->port_name), port->name) != 0)
+		if (!serves(value, b, family, port))
 			continue;
 		put_raw(o, first ? "{\"address\":" : ",{\"address\":");
 		first = false;
@@ -116,9 +122,27 @@ static void put_endpoints(struct out *o, const struct pb_backends *value, uint32
 	put_raw(o, "]");
 }
 
+/* Why no backend stands behind the frontend: mostly a name that was mistyped. */
+static const char *why_none(const struct kpr_svc *svc, uint32_t family,
+			    const struct pb_service_port *port)
+{
+	const struct pb_backends *v = svc->value;
+	bool same_family = false;
+
+	for (uint32_t i = 0; v && i < v->n; i++) {
+		if (serves(v, &v->backend[i], family, port))
+			return svc->obj->flags & PB_SERVICE_INTERNAL_LOCAL
+				       ? "no backends on this node"
+				       : "no backends";
+		same_family = same_family || v->backend[i].family == family;
+	}
+	return same_family ? "no backends: no endpoint has a port of this name and protocol"
+			   : "no backends";
+}
+
 /* Says in `text` why the row is as it is; "ok" when everything is in the map. */
-static void describe(const struct kpr_svc *svc, const struct kpr_front *front, char *text,
-		     size_t len)
+static void describe(const struct kpr_svc *svc, const struct kpr_front *front,
+		     const struct pb_service_port *port, char *text, size_t len)
 {
 	static const char *const states[] = {
 		[KPR_SVC_OK] = "ok",
@@ -133,7 +157,7 @@ static void describe(const struct kpr_svc *svc, const struct kpr_front *front, c
 	else if (front->claims && front->claims->svc != svc)
 		snprintf(text, len, "conflict: taken by %s", front->claims->svc->key);
 	else if (svc->state == KPR_SVC_OK && front->programmed && front->value.count == 0)
-		snprintf(text, len, "no backends");
+		snprintf(text, len, "%s", why_none(svc, front->key.family, port));
 	else
 		snprintf(text, len, "%s", states[svc->state]);
 }
@@ -162,7 +186,7 @@ static void put_row(struct out *o, const struct kpr_model *m, const struct kpr_s
 	if (kpr_frontend_key(ip, port, &key))
 		front = kpr_model_front(m, &key);
 	ours = front && front->claims && front->claims->svc == svc;
-	describe(svc, front, why, sizeof(why));
+	describe(svc, front, port, why, sizeof(why));
 	put_raw(o, o->rows++ ? ",{\"namespace\":" : "{\"namespace\":");
 	put_string(o, svc->obj->meta.ns);
 	put_raw(o, ",\"name\":");

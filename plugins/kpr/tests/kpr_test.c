@@ -292,6 +292,7 @@ Test(kpr, K4_E7_only_the_port_of_the_same_name_is_used)
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
 	PUBLISH("web", {"10.0.0.1", 9090, "b"});
 	cr_assert_str_eq(behind("10.96.0.1", 80), "refused");
+	cr_assert(listed("no backends: no endpoint has a port of this name and protocol"));
 }
 
 Test(kpr, K5_E8_a_port_without_name_matches_one_without_name)
@@ -455,6 +456,7 @@ Test(kpr, K59_internal_traffic_policy_local_never_leaves_the_node)
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80", "local before remote");
 	PUBLISH("web", {"10.0.0.1", 80});
 	cr_assert_str_eq(behind("10.96.0.1", 80), "refused");
+	cr_assert(listed("\"state\":\"no backends on this node\""));
 }
 
 Test(kpr, K62_the_api_servers_own_service_fails_open)
@@ -737,6 +739,26 @@ Test(kpr, K55_a_leftover_goes_also_when_everything_was_known_before_the_maps_wer
 	pb_fake_advance_ms(fake, 10);
 	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &stale), -ENOENT);
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+}
+
+Test(kpr, K55_frontends_that_share_a_range_are_written_anew)
+{
+	struct kpr_key key = key_of("10.96.0.2", 80, IPPROTO_TCP);
+	struct kpr_service broken;
+
+	load();
+	put(service("a", "10.96.0.1", 80));
+	put(service("b", "10.96.0.2", 80));
+	PUBLISH("a", {"10.0.0.1", 80});
+	PUBLISH("b", {"10.0.0.2", 80});
+	synced();
+	broken = entry("10.96.0.2", 80);
+	broken.base = entry("10.96.0.1", 80).base;
+	cr_assert_eq(pb_fake_map_put(fake, "kpr_services", &key, &broken), 0);
+	cr_assert_eq(pb_fake_reload(fake), 0);
+	pb_fake_advance_ms(fake, 10);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+	cr_assert_str_eq(behind("10.96.0.2", 80), "10.0.0.2:80");
 }
 
 Test(kpr, K50_a_reload_does_not_change_who_has_a_frontend)
