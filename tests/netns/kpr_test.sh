@@ -4,6 +4,8 @@
 # ClusterIP Services through plugins endpointslice and kpr: an agent on node-a, real servers in
 # pods of both nodes, real clients in a pod and on the node. Backends change by manifest files.
 
+# shellcheck disable=SC2317 # conditions are called by wait_until
+# shellcheck source=tests/netns/lib.sh
 . "$(dirname "$0")/lib.sh"
 sandbox "$0" "$@"
 missing=$(agent_missing)
@@ -117,7 +119,7 @@ then_within "the service is programmed" 10 "in_list '.name == \"web\" and .state
 
 begin translation
 for address in $vip $vip6 ::ffff:$vip; do
-	then_is "TCP to $address is spread over both pods" "$(answers $address)" "web-1 web-2"
+	then_is "TCP to $address is spread over both pods" "$(answers "$address")" "web-1 web-2"
 done
 then_is "a client on the node itself is translated too" \
 	"$(ask '.answered' node-a --count 20 http $vip 80)" 20
