@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzz target: any bytes as a plugin's file. The first bytes of the corpus are a real plugin.
+ * Fuzz target: any bytes as a plugin's file. The seed is the smallest file that is accepted.
  * Nothing may crash; an accepted manifest obeys what the loader relies on.
  */
 #include <plugin/manager.h>
