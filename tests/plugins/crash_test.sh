@@ -48,11 +48,11 @@ reload_under_load() {
 	patchbay_on node-a plugin reload sample >"$PB_TMP/reload" 2>&1
 	wait_until "[ \"\$(starts)\" -gt $before ] && patchbay_on node-a sample info" 10 &&
 		wait_until counts_on 5 && restarted=0
-	kill -TERM $load
-	wait $load
+	kill -TERM "$load"
+	wait "$load"
 	cat "$PB_TMP/load"
 	# The signal that ends the load may interrupt the last request.
-	[ $restarted = 0 ] && grep -Eq '"errors":\{("EINTR":1)?\},.*"lost":0,' "$PB_TMP/load" &&
+	[ "$restarted" = 0 ] && grep -Eq '"errors":\{("EINTR":1)?\},.*"lost":0,' "$PB_TMP/load" &&
 		[ "$(sed 's/.*"answered":\([0-9]*\).*/\1/' "$PB_TMP/load")" -gt 20 ]
 }
 
@@ -66,7 +66,9 @@ counts_on() {
 
 node_add node-a
 node_add node-b
-[ -x "$PB_TOOLS/load" ] && [ -x "$PB_TOOLS/echo" ] || skip_all "tests/tools is not built"
+if [ ! -x "$PB_TOOLS/load" ] || [ ! -x "$PB_TOOLS/echo" ]; then
+	skip_all "tests/tools is not built"
+fi
 spawn_in node-a "$PB_TOOLS/echo" 7000
 echo_pid=$spawned
 
