@@ -82,8 +82,11 @@ void pb_topic_subs_free(struct pb_generation *gen);
 /* An unloaded plugin's records are withdrawn. */
 void pb_topic_forget(struct pb_manager *m, struct pb_plugin_entry *plugin);
 
+void pb_topics_free(struct pb_manager *m);
+void pb_topic_record_unref(struct pb_topic_record *r);
+
+/* ---- topic_pump.c ---- */
 int pb_topic_pump_open(struct pb_manager *m);
 void pb_topic_pump_wake(struct pb_manager *m);
-void pb_topics_free(struct pb_manager *m);
 
 #endif
