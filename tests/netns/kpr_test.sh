@@ -148,7 +148,7 @@ when "a backend comes"
 slice none-v4 none IPv4 "$http_port" "$(pod_ip4 web-2)"
 then_within "it is used" 10 "answers_are 10.96.0.99 web-2"
 
-begin E21_an_endpoint_goes
+begin an_endpoint_goes
 when "its line leaves the slice"
 slice web-v4 web IPv4 "$http_port" "$(pod_ip4 web-1)"
 then_within "only the other one answers" 10 "answers_are $vip web-1"

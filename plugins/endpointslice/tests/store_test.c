@@ -262,13 +262,13 @@ static const struct {
 	{"E5 ready (or missing)", READY, "*10.0.0.1:80/"},
 	{"E6 not ready", 0, ""},
 	{"E6 not ready, serving", PB_ENDPOINT_SERVING, ""},
-	{"ready, serving, terminating: publishNotReadyAddresses", READY | PB_ENDPOINT_TERMINATING,
-	 "*10.0.0.1:80/"},
+	{"K60 ready, serving, terminating: publishNotReadyAddresses",
+	 READY | PB_ENDPOINT_TERMINATING, "*10.0.0.1:80/"},
 	{"serving, terminating", STOPPING, "~10.0.0.1:80/"},
 	{"E31 terminating, not serving", PB_ENDPOINT_TERMINATING, "-10.0.0.1:80/"},
 };
 
-Test(endpointslice, E5_E6_E31_conditions_decide_the_state)
+Test(endpointslice, E5_E6_E31_K60_conditions_decide_the_state)
 {
 	open_store();
 	for (size_t i = 0; i < sizeof(condition_cases) / sizeof(condition_cases[0]); i++) {
@@ -296,7 +296,7 @@ Test(endpointslice, E9_E11_a_port_without_number_or_protocol_is_left_out)
 	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
 }
 
-Test(endpointslice, E13_a_dual_stack_service_keeps_families_apart)
+Test(endpointslice, E12_E13_a_dual_stack_service_keeps_families_apart)
 {
 	const struct pb_backends *v;
 
@@ -321,7 +321,7 @@ Test(endpointslice, E16_a_slice_without_a_service_name_is_ignored)
 	gone(s);
 }
 
-Test(endpointslice, E17_E22_a_slice_of_names_is_ignored)
+Test(endpointslice, E17_E22_K49_a_slice_of_names_is_ignored)
 {
 	struct slice *s = SLICE("10.0.0.1");
 

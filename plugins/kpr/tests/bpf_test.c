@@ -390,7 +390,7 @@ static int reach_tcp(const char *to, char *name)
 		if (who >= 0)
 			close(accept(tcp_servers[who], NULL, NULL));
 		if (name)
-			strcpy(name, peer(fd));
+			snprintf(name, 128, "%s", peer(fd));
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 		close(fd);
 	}
@@ -643,6 +643,58 @@ static void stale_reverse(void)
 	close(accept(tcp_servers[1], NULL, NULL));
 }
 
+static void connection_outlives_backend(void)
+{
+	char byte = 'x';
+	int fd, server;
+
+	PROGRAM("10.96.0.1:80", IPPROTO_TCP, servers[0]);
+	fd = dial("10.96.0.1:80", SOCK_STREAM, 0);
+	server = accept(tcp_servers[0], NULL, NULL);
+	CHECK(fd >= 0 && server >= 0);
+	PROGRAM("10.96.0.1:80", IPPROTO_TCP, servers[1]);
+	CHECK(send(fd, &byte, 1, 0) == 1 && recv(server, &byte, 1, 0) == 1);
+	unprogram("10.96.0.1:80", IPPROTO_TCP);
+	CHECK(send(server, &byte, 1, 0) == 1 && recv(fd, &byte, 1, 0) == 1);
+	close(fd);
+	close(server);
+}
+
+static void shared_backend(void)
+{
+	int fd = udp_socket(AF_INET);
+
+	PROGRAM("10.96.0.1:53", IPPROTO_UDP, servers[0]);
+	PROGRAM("10.96.0.2:53", IPPROTO_UDP, servers[0]);
+	CHECK_TEXT(ask_udp(fd, "10.96.0.1:53", NULL), "10.96.0.1:53");
+	CHECK_TEXT(ask_udp(fd, "10.96.0.2:53", NULL), "10.96.0.2:53");
+	CHECK_TEXT(ask_udp(fd, "10.96.0.1:53", NULL), "10.96.0.1:53");
+	CHECK(count_reverse() == 1);
+	close(fd);
+}
+
+static void fast_open(void)
+{
+	struct addr to = parse("10.96.0.1:80");
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int server = -1;
+	char byte = 'x';
+
+	PROGRAM("10.96.0.1:80", IPPROTO_TCP, servers[1]);
+	if (sendto(fd, &byte, 1, MSG_FASTOPEN, (struct sockaddr *)&to.ss, to.len) < 0 &&
+	    errno == EOPNOTSUPP) {
+		printf("# net.ipv4.tcp_fastopen forbids it\n");
+		close(fd);
+		return;
+	}
+	CHECK(who_was_asked(tcp_servers) == 1);
+	server = accept(tcp_servers[1], NULL, NULL);
+	CHECK(recv(server, &byte, 1, 0) == 1);
+	CHECK_TEXT(peer(fd), "10.96.0.1:80");
+	close(fd);
+	close(server);
+}
+
 static void foreign_slot(void)
 {
 	struct kpr_key other = key_of("10.96.0.99:80", IPPROTO_TCP);
@@ -713,6 +765,10 @@ static const struct {
 	{"tcp_connections_are_spread_over_the_backends", spread},
 	{"udp_datagrams_of_a_socket_stick_to_one_backend", udp_sticks},
 	{"K39_a_stale_reverse_entry_is_dropped", stale_reverse},
+	{"K10_a_connection_outlives_its_backend_and_its_service", connection_outlives_backend},
+	{"K38_answers_of_a_shared_backend_are_named_after_the_service_sent_to_last",
+	 shared_backend},
+	{"K57_tcp_fast_open_is_translated", fast_open},
 	{"a_slot_of_another_frontend_is_never_used", foreign_slot},
 	{"K55_no_connection_fails_while_its_service_changes", changes_under_load},
 };

@@ -356,6 +356,19 @@ Test(kpr, K9_removing_a_port_removes_only_its_frontend)
 	cr_assert_eq(entry("10.96.0.1", 83).base, before.base);
 }
 
+Test(kpr, K23_the_cluster_ip_does_not_answer_on_the_node_port)
+{
+	struct service *s = service("web", "10.96.0.1", 80);
+
+	s->s.type = PB_SERVICE_NODE_PORT;
+	s->ports[0].node_port = 30080;
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 8080});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+	cr_assert_str_eq(behind("10.96.0.1", 30080), "absent");
+}
+
 Test(kpr, K47_another_proxys_service_is_left_alone_also_when_the_label_comes_later)
 {
 	struct service *ours = service("web", "10.96.0.1", 80);
