@@ -40,21 +40,27 @@ static void put_raw(struct out *o, const char *s)
 	put(o, s, strlen(s));
 }
 
+static bool plain(unsigned char c)
+{
+	return c >= 0x20 && c != '"' && c != '\\';
+}
+
 /* Names come from the cluster: whatever they hold must stay a JSON string. */
 static void put_string(struct out *o, const char *s)
 {
 	char escape[8];
+	size_t n;
 
 	put(o, "\"", 1);
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-
-		if (c == '"' || c == '\\' || c < 0x20) {
-			snprintf(escape, sizeof(escape), "\\u%04x", c);
-			put_raw(o, escape);
-		} else {
-			put(o, s, 1);
-		}
+	for (; *s; s += n) {
+		for (n = 0; n < 4096 && plain((unsigned char)s[n]); n++)
+			;
+		put(o, s, n);
+		if (n > 0)
+			continue;
+		snprintf(escape, sizeof(escape), "\\u%04x", (unsigned char)*s);
+		put_raw(o, escape);
+		n = 1;
 	}
 	put(o, "\"", 1);
 }

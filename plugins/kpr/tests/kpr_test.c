@@ -618,6 +618,18 @@ Test(kpr, ranges_are_used_again_after_their_grace_period)
 	cr_assert_leq(pb_fake_metric(fake, "backend_slots"), 128);
 }
 
+Test(kpr, service_list_stays_json_whatever_a_name_holds)
+{
+	struct service *s = bare("we\"b\\\n");
+
+	set_ip(s, "10.96.0.1");
+	set_port(s, "\x01", IPPROTO_TCP, 80);
+	load();
+	put(s);
+	cr_assert(listed("\"name\":\"we\\u0022b\\u005c\\u000a\""));
+	cr_assert(listed("\"port\":\"\\u0001\""));
+}
+
 /* ---- full maps ---- */
 
 Test(kpr, a_full_map_of_frontends_refuses_the_whole_service_and_retries)
