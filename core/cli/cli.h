@@ -56,6 +56,8 @@ int cli_ask(const struct cli *cli, const char *const *words, size_t n_words, cJS
 /* Asks again until the agent is back, for at most 10 s. */
 int cli_ask_again(const struct cli *cli, const char *const *words, size_t n_words,
 		  cJSON **ret_result, struct pb_err *err);
+/* Asks for the status until an agent that restarted is ready, or a while has passed. */
+int cli_wait_until_ready(const struct cli *cli, struct pb_err *err);
 
 /* ---- output.c ---- */
 

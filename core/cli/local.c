@@ -101,7 +101,7 @@ static const cJSON *row_of(const cJSON *list, const char *plugin)
 	return NULL;
 }
 
-static int wait_until_ready(const struct cli *cli, struct pb_err *err)
+int cli_wait_until_ready(const struct cli *cli, struct pb_err *err)
 {
 	static const char *const words[] = {"status"};
 	const struct timespec pause = {.tv_nsec = READY_PAUSE_NS};
@@ -131,7 +131,7 @@ static int report_restart(struct cli *cli, const char *plugin)
 	struct pb_err err = {0};
 	const cJSON *row;
 	const char *last;
-	int rc = wait_until_ready(cli, &err);
+	int rc = cli_wait_until_ready(cli, &err);
 
 	if (rc == 0)
 		rc = cli_ask(cli, words, 2, &list, &err);

@@ -202,9 +202,12 @@ static int ask_agent(struct cli *cli, const struct cli_command *command)
 	struct pb_err err = {0};
 	int rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 
-	/* Questions may be repeated: nothing was changed by the one that broke off. */
-	if (rc == -EPIPE)
-		rc = cli_ask_again(cli, cli->words, cli->n_words, &result, &err);
+	/*
+	 * Questions may be repeated, nothing was changed by the one that broke off; but only once,
+	 * it may be the question itself that brings the agent down.
+	 */
+	if (rc == -EPIPE && cli_wait_until_ready(cli, &err) == 0)
+		rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 	if (rc == -ENOSYS)
 		return unknown_command(cli, command, &err);
 	return rc < 0 ? cli_report(cli, rc, &err) : cli_print(cli, result);
