@@ -13,11 +13,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include <base/log.h>
 #include <plugin/crash.h>
 #include <plugin/crash_page.h>
 
@@ -29,6 +31,7 @@ static struct crash {
 	struct pb_crash_page fallback;
 	_Atomic uint32_t n_threads;
 	_Atomic uint32_t dying;
+	int lock_fd; /* open as long as the process lives */
 	char **argv;
 	sigset_t mask; /* as at the start, for the next process */
 	uint64_t deadline_ns;
@@ -279,19 +282,39 @@ void pb_crash_unwatch(void)
 
 /* ---- set-up ---- */
 
-static int map_page(const char *path, struct pb_err *err)
+/* The page and the copies of plugins belong to one process; its end unlocks them. */
+static int lock_page(int fd, const char *run_dir, struct pb_err *err)
+{
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	if (errno == EWOULDBLOCK)
+		return pb_err_set(err, -EBUSY,
+				  "agent.run_dir: another agent uses %s; stop it, or give this one "
+				  "its own agent.run_dir, control.socket and datapath.bpffs",
+				  run_dir);
+	return pb_err_set(err, -errno, "%s: can't be locked: %s", run_dir, strerror(errno));
+}
+
+static int map_page(const char *path, const char *run_dir, struct pb_err *err)
 {
 	PB_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	void *p;
+	int rc;
 
 	if (fd < 0)
 		return pb_err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (ftruncate(fd, sizeof(struct pb_crash_page)) < 0)
-		return pb_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	rc = lock_page(fd, run_dir, err);
+	if (rc < 0)
+		return rc;
+	/* A page of a sparse file on a full disk would end the process by SIGBUS. */
+	rc = -posix_fallocate(fd, 0, sizeof(struct pb_crash_page));
+	if (rc < 0)
+		return pb_err_set(err, rc, "%s: %s", path, strerror(-rc));
 	p = mmap(NULL, sizeof(struct pb_crash_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED)
 		return pb_err_set(err, -errno, "%s: %s", path, strerror(errno));
 	crash.page = p;
+	crash.lock_fd = PB_TAKE_FD(fd);
 	return 0;
 }
 
@@ -320,11 +343,11 @@ int pb_crash_setup(int argc, char **argv, const char *run_dir, struct pb_err *er
 		return pb_err_set(err, -ENOMEM, "out of memory");
 	rc = pb_dir_make(dir, 0700, err);
 	if (rc == 0)
-		rc = map_page(path, err);
-	if (rc == 0)
-		rc = pb_crash_page_take(crash.page, run_dir, err);
+		rc = map_page(path, run_dir, err);
 	if (rc < 0)
 		return rc;
+	if (pb_crash_page_take(crash.page, run_dir, err) < 0)
+		pb_warn("plugin", "a crash of the last agent is not counted: %s", err->text);
 	crash.argv = argv;
 	pthread_sigmask(SIG_SETMASK, NULL, &crash.mask);
 	install_handlers();

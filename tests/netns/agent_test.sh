@@ -150,10 +150,19 @@ begin two_agents_on_one_machine
 then_ok "a second agent with its own paths starts" start node-b
 then_is "the first one still answers" "$(field "$(status node-a)" .node)" node-a
 then_is "the second answers for itself" "$(field "$(status node-b)" .node)" node-b
+marker=$(agent_dir node-a)/run/state/marker
+given "a mark in a reserved word of the first one's crash page"
+printf mark | dd of="$marker" bs=4 seek=7 conv=notrunc status=none
+cp "$marker" "$PB_TMP/marker"
 then_fails "a third one on the first's paths is refused" \
-	"another agent answers on this socket; stop it, or give this one its own control.socket" \
+	"another agent uses $(agent_dir node-a)/run; stop it, or give this one its own agent.run_dir" \
 	in_net node-a timeout 20 "$PB_PATCHBAYD" -c "$(config_of node-a)"
-sed "s|socket: .*/patchbay.sock|socket: $PB_TMP/other.sock|" "$(config_of node-a)" >"$PB_TMP/other.yaml"
+then_ok "it left the first one's crash marker alone" cmp "$marker" "$PB_TMP/marker"
+sed "s|run_dir: [^,]*|run_dir: $PB_TMP/other|" "$(config_of node-a)" >"$PB_TMP/other.yaml"
+then_fails "also when the run directory is another" \
+	"another agent answers on this socket; stop it, or give this one its own control.socket" \
+	in_net node-a timeout 20 "$PB_PATCHBAYD" -c "$PB_TMP/other.yaml"
+sed -i "s|socket: .*/patchbay.sock|socket: $PB_TMP/other.sock|" "$PB_TMP/other.yaml"
 then_fails "also when only the bpffs directory is the same" "$(agent_bpffs node-a)" \
 	in_net node-a timeout 20 "$PB_PATCHBAYD" -c "$PB_TMP/other.yaml"
 then_ok "the first one is unharmed" is_ready node-a
