@@ -11,7 +11,7 @@
 #define PB_KUBE_OBJECT_H
 
 #include <base/base.h>
-#include <kube/scan.h>
+#include <base/scan.h>
 #include <patchbay/kube.h>
 
 /* Stands before every decoded object. References are counted on the loop thread only. */

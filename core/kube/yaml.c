@@ -7,7 +7,7 @@
 
 #include <yaml.h>
 
-#include <kube/scan.h>
+#include <base/scan.h>
 
 /* The most keys of a mapping with <<: each merged key is compared with all of them. */
 #define MERGE_KEYS_MAX 256

@@ -5,6 +5,7 @@
  * Owns the names given to the control socket. A name belongs to a plugin, not to a generation:
  * a request that arrives during a swap waits for whichever generation goes on serving.
  */
+#include <base/scan.h>
 #include <plugin/private.h>
 
 static struct pb_host_command *command_find(struct pb_generation *gen, const char *name)
@@ -42,27 +43,37 @@ static struct pb_command_entry *entry_free(struct pb_command_entry *e)
 	return NULL;
 }
 
-/* A plugin's answer is text; the control socket wants a tree. */
-static void answer(struct pb_request *req, struct pb_generation *gen, const char *name, int rc,
-		   const struct pb_buf *out)
+/*
+ * A plugin's answer is checked and then passed on as the text it is: a tree of a long list would
+ * take many times its memory and hold the loop while it is built.
+ */
+static int check_answer(struct pb_buf *out)
 {
-	cJSON *json = NULL;
+	struct pb_span root;
+	struct pb_err err;
 
-	if (rc < 0) {
+	if (pb_scan_check(out->data, out->len, &root, &err) < 0 || pb_span_type(root) != '{')
+		return -EPROTO;
+	/* Checked text has line ends between its tokens only; the socket's answers are lines. */
+	if (memchr(out->data, '\n', out->len))
+		cJSON_Minify(out->data);
+	return 0;
+}
+
+static void answer(struct pb_request *req, struct pb_generation *gen, const char *name, int rc,
+		   struct pb_buf *out)
+{
+	if (rc < 0)
 		pb_request_fail(req, -rc, "%s: %s", name,
 				gen->fail.text[0] ? gen->fail.text : strerror(-rc));
-		return;
-	}
-	if (out->len) {
-		json = cJSON_ParseWithLength(out->data, out->len);
-		if (!json) {
-			pb_request_fail(req, EPROTO,
-					"%s: plugin %s answered with something that is not JSON",
-					name, gen->plugin->name);
-			return;
-		}
-	}
-	pb_request_reply(req, json);
+	else if (!out->len)
+		pb_request_reply(req, NULL);
+	else if (check_answer(out) < 0)
+		pb_request_fail(req, EPROTO,
+				"%s: plugin %s answered with something that is not JSON", name,
+				gen->plugin->name);
+	else
+		pb_request_reply(req, cJSON_CreateRaw(out->data));
 }
 
 static void run(struct pb_command_entry *e, struct pb_request *req, const char *const *args,

@@ -3,7 +3,7 @@
  * Validates JSON text once and then walks it without looking twice. Nothing here allocates, and
  * no walk may be handed text that wasn't checked.
  */
-#include <kube/scan.h>
+#include <base/scan.h>
 
 struct checker {
 	const char *p;

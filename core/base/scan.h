@@ -6,8 +6,8 @@
  * span other than pb_scan_check()'s input must come from a span that was checked: the walk
  * itself trusts its text.
  */
-#ifndef PB_KUBE_SCAN_H
-#define PB_KUBE_SCAN_H
+#ifndef PB_BASE_SCAN_H
+#define PB_BASE_SCAN_H
 
 #include <base/base.h>
 
