@@ -26,7 +26,7 @@ struct cli {
 	size_t n_words;
 };
 
-/* ---- table.c: the commands that every installation has ---- */
+/* ---- table.c: the commands of the tool and of the core ---- */
 
 struct cli_command {
 	const char *name; /* one or two words */
@@ -34,7 +34,6 @@ struct cli_command {
 	const char *help;
 	/* NULL: the agent answers. The words after the name are passed. */
 	int (*fn)(struct cli *cli, const char *const *args, size_t n_args);
-	bool changes; /* must not be repeated when the connection breaks */
 };
 
 extern const struct cli_command cli_commands[]; /* ends with name NULL */

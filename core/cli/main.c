@@ -173,18 +173,12 @@ static int too_few(const struct cli_command *command, size_t n_args)
 }
 
 /* The agent knows its own commands only; help and completion offer more. */
-static int unknown_command(const struct cli *cli, const struct cli_command *command,
-			   const struct pb_err *err)
+static int unknown_command(const struct cli *cli, const struct pb_err *err)
 {
 	const char *names[CLI_COMMANDS_MAX + 1] = {NULL};
 	const char *near = NULL;
 	char given[128];
 
-	if (command)
-		return cli_fail(CLI_FAILED,
-				"the agent has no command \"%s\": the plugin that offers it is not "
-				"loaded (patchbay plugin list)",
-				command->name);
 	for (size_t i = 0; i < CLI_COMMANDS_MAX && cli_commands[i].name; i++)
 		names[i] = cli_commands[i].name;
 	snprintf(given, sizeof(given), "%.60s%s%.60s", cli->words[0], cli->n_words > 1 ? " " : "",
@@ -203,13 +197,13 @@ static int ask_agent(struct cli *cli, const struct cli_command *command)
 	int rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 
 	/*
-	 * Questions may be repeated, nothing was changed by the one that broke off; but only once,
-	 * it may be the question itself that brings the agent down.
+	 * The core's questions change nothing and may be repeated, once. One to a plugin may be
+	 * what brought the agent down.
 	 */
-	if (rc == -EPIPE && cli_wait_until_ready(cli, &err) == 0)
+	if (rc == -EPIPE && command && cli_wait_until_ready(cli, &err) == 0)
 		rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 	if (rc == -ENOSYS)
-		return unknown_command(cli, command, &err);
+		return unknown_command(cli, &err);
 	return rc < 0 ? cli_report(cli, rc, &err) : cli_print(cli, result);
 }
 

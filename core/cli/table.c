@@ -1,29 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The commands that every installation has. Help, completion and dispatch follow this table;
- * what plugins add is known to the agent only and merged in when it runs.
+ * The commands of the tool and of the agent's core. Help, completion and dispatch follow this
+ * table; what plugins add is known to the agent only and merged in when it runs.
  */
 #include <cli/cli.h>
 
 const struct cli_command cli_commands[] = {
-	{"status", "", "health of agent, datapath, Kubernetes input and plugins", NULL, false},
-	{"plugin list", "", "plugins, their generation, state and last outcome", NULL, false},
-	{"plugin load", "NAME [FILE]", "load a plugin", cli_plugin_change, true},
-	{"plugin unload", "NAME", "take a plugin out of its chains", cli_plugin_change, true},
+	{"status", "", "health of agent, datapath, Kubernetes input and plugins", NULL},
+	{"plugin list", "", "plugins, their generation, state and last outcome", NULL},
+	{"plugin load", "NAME [FILE]", "load a plugin", cli_plugin_change},
+	{"plugin unload", "NAME", "take a plugin out of its chains", cli_plugin_change},
 	{"plugin reload", "NAME [FILE]", "swap a plugin for the file on disk, without a gap",
-	 cli_plugin_change, true},
+	 cli_plugin_change},
 	{"plugin inspect", "FILE", "show a plugin file's manifest; runs none of its code",
-	 cli_plugin_inspect, false},
-	{"plugin new", "NAME [DIR]", "write a new plugin from the template", cli_plugin_new, false},
-	{"chain show", "", "programs of every hook in their order", NULL, false},
-	{"service list", "[NAMESPACE]", "services and their backends", NULL, false},
-	{"endpoint list", "", "pods of this node and their interfaces", NULL, false},
-	{"map list", "", "maps, their owners and how full they are", NULL, false},
-	{"map dump", "NAME", "entries of a map", NULL, false},
-	{"version", "", "versions of this tool and of the running agent", cli_version, false},
-	{"completion", "bash|zsh|fish", "print a completion script", cli_completion, false},
-	{"help", "", "list all commands, those of plugins too", cli_help, false},
-	{NULL, NULL, NULL, NULL, false},
+	 cli_plugin_inspect},
+	{"plugin new", "NAME [DIR]", "write a new plugin from the template", cli_plugin_new},
+	{"chain show", "", "programs of every hook in their order", NULL},
+	{"endpoint list", "", "pods of this node and their interfaces", NULL},
+	{"map list", "", "maps, their owners and how full they are", NULL},
+	{"map dump", "NAME", "entries of a map", NULL},
+	{"version", "", "versions of this tool and of the running agent", cli_version},
+	{"completion", "bash|zsh|fish", "print a completion script", cli_completion},
+	{"help", "", "list all commands, those of plugins too", cli_help},
+	{NULL, NULL, NULL, NULL},
 };
 
 static size_t words_of(const char *name)

@@ -368,7 +368,7 @@ static int read_plugins(struct reader *r, const struct pb_yaml *node)
 	if (node->type == PB_YAML_NULL)
 		return 0;
 	if (node->type != PB_YAML_MAP)
-		return wrong_type(r, node, "plugins", "a mapping", "; write it as {kpr: {}}");
+		return wrong_type(r, node, "plugins", "a mapping", "; write it as {NAME: {}}");
 	config->plugins = calloc(node->n ? node->n : 1, sizeof(*config->plugins));
 	if (!config->plugins)
 		return no_memory(r);

@@ -150,7 +150,8 @@ static void unknown_command(struct pb_control *control, struct pb_request *req)
 		pb_request_fail(req, ENOSYS, "unknown command \"%s\"; known are %s", given, group);
 	else
 		pb_request_fail(req, ENOSYS,
-				"unknown command \"%s\"; \"patchbay help\" lists all commands",
+				"unknown command \"%s\"; \"patchbay help\" lists all commands, a "
+				"plugin's only while it is loaded",
 				given);
 }
 

@@ -3,8 +3,8 @@
  * The agent's control socket and its commands.
  *
  * Owns a UNIX stream socket, mode 0660, peers checked by SO_PEERCRED (root, or a member of
- * control.group). Requests and answers are one JSON object a line: {"command":"service list",
- * "args":["default"]} -> {"ok":true,"result":{...}} or {"ok":false,"errno":2,"error":"..."}.
+ * control.group). Requests and answers are one JSON object a line: {"command":"map dump",
+ * "args":["core/pb_switches"]} -> {"ok":true,"result":{...}} or {"ok":false,"errno":2,"error":"..."}.
  * A slow or hostile peer costs a bounded amount of memory and never delays the loop.
  */
 #ifndef PB_CONTROL_H

@@ -248,7 +248,7 @@ void pb_stage_drop(struct pb_generation *gen)
 	gen->culprit = NULL;
 }
 
-/* "kpr-12.so": the name before the last dash and the number; false for other files. */
+/* "NAME-12.so": the name before the last dash and the number; false for other files. */
 static bool parse_copy(const char *file, char name[PB_NAME_MAX], unsigned *ret_number)
 {
 	const char *dash = strrchr(file, '-');

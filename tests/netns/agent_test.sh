@@ -100,7 +100,7 @@ then_fails "also for one that needs no agent" \
 	'patchbay: unknown command "plugin inspct"; did you mean "plugin inspect"?' \
 	patchbay_on node-a plugin inspct x.so
 then_fails "a command of a plugin that isn't loaded is explained" \
-	'the agent has no command "service list": the plugin that offers it is not loaded' \
+	'unknown command "service list"; "patchbay help" lists all commands, a plugin'"'"'s only' \
 	patchbay_on node-a service list
 
 begin strangers_are_refused

@@ -2,6 +2,9 @@
 /* `patchbay`: what is shown for an answer, which command words mean, completion. */
 #include <criterion/criterion.h>
 
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include <cli/cli.h>
@@ -210,4 +213,58 @@ Test(cli, there_is_a_script_for_each_shell_and_none_for_others)
 	cr_assert_not_null(strstr(fish, "complete -c patchbay -n __fish_use_subcommand -a 'status "
 					"plugin"));
 	cr_assert_null(cli_completion_script("tcsh", table));
+}
+
+/* An agent that dies of its first question and is ready again when the next one comes. */
+static unsigned times_asked(const char *first, const char *second, int *ret_exit)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/tmp/pb-cli-XXXXXX"};
+	PB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	static const char answer[] = "{\"ok\":true,\"result\":{\"state\":\"ready\"}}\n";
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	unsigned asked = 0;
+	int status = -1;
+	pid_t pid;
+
+	close(mkstemp(addr.sun_path));
+	unlink(addr.sun_path);
+	cr_assert_eq(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	cr_assert_eq(listen(fd, 8), 0);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		execl("./patchbay", "patchbay", "--socket", addr.sun_path, first, second, NULL);
+		_exit(127);
+	}
+	while (waitpid(pid, &status, WNOHANG) == 0) {
+		char request[256];
+		int peer = poll(&p, 1, 20) > 0 ? accept(fd, NULL, NULL) : -1;
+
+		if (peer < 0)
+			continue;
+		cr_assert_gt(recv(peer, request, sizeof(request), 0), 0);
+		if (++asked > 1)
+			cr_assert_gt(send(peer, answer, strlen(answer), MSG_NOSIGNAL), 0);
+		close(peer);
+	}
+	unlink(addr.sun_path);
+	*ret_exit = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	return asked;
+}
+
+Test(cli, a_question_of_the_core_is_asked_again_when_the_agent_restarts)
+{
+	int code = -1;
+
+	/* The chains, then whether it is ready, then the chains again. */
+	cr_expect_eq(times_asked("chain", "show", &code), 3);
+	cr_expect_eq(code, CLI_OK);
+}
+
+Test(cli, a_command_of_a_plugin_is_never_asked_again_because_it_may_be_what_ended_the_agent)
+{
+	int code = -1;
+
+	cr_expect_eq(times_asked("hello", "count", &code), 1);
+	cr_expect_eq(code, CLI_UNREACHABLE);
 }

@@ -201,7 +201,7 @@ Test(config, a_wrong_type_is_refused_with_line_key_and_remedy)
 		{"log: {level: [debug]}",
 		 "1: log.level: must be one of error, warn, info, debug, not a list"},
 		{"plugins: [kpr]",
-		 "1: plugins: must be a mapping, not a list; write it as {kpr: {}}"},
+		 "1: plugins: must be a mapping, not a list; write it as {NAME: {}}"},
 		{"plugins: {kpr: on}",
 		 "1: plugins.kpr: must be a mapping, not a string; write {} for none"},
 		{"plugins: {kpr: {path: 5}}",

@@ -196,7 +196,7 @@ Test(control, a_request_is_answered_with_one_line_of_json)
 		 "did you mean \\\"service list\\\"?\"}"},
 		{"{\"command\":\"frobnicate\"}",
 		 "{\"ok\":false,\"errno\":38,\"error\":\"unknown command \\\"frobnicate\\\"; "
-		 "\\\"patchbay help\\\" lists all commands\"}"},
+		 "\\\"patchbay help\\\" lists all commands, a plugin's only while it is loaded\"}"},
 		{"{\"command\":\"status\",\"args\":[1]}",
 		 "{\"ok\":false,\"errno\":22,\"error\":\"a request needs \\\"command\\\" and "
 		 "\\\"args\\\", or \\\"words\\\"; both lists hold strings\"}"},
