@@ -55,8 +55,11 @@ size_t pb_dp_pods(struct pb_dp *dp, uint32_t *ret_ifindexes, size_t max);
 /* Copies the options, borrows the ELF bytes. Cheap; opens nothing. */
 int pb_dp_object_new(struct pb_dp *dp, const char *plugin, const struct pb_bpf_object *opts,
 		     struct pb_dp_object **ret_object, struct pb_err *err);
+/* For every load from now on; pb_dp_object_keep_consts() decides whether it stays so. */
 int pb_dp_object_const(struct pb_dp_object *object, const char *name, const void *value,
 		       uint32_t len, struct pb_err *err);
+/* Constants set since the last call stay in force, or never were. Any thread. */
+void pb_dp_object_keep_consts(struct pb_dp_object *object, bool keep);
 /*
  * [pool] Opens the object and creates or reuses its maps. Pinned maps are compared with the
  * object's BTF member by member: a change without a new schema number is -EINVAL and says

@@ -69,6 +69,8 @@ int pb_elf_write_consts(const struct pb_dp_object *o, struct bpf_object *obj, st
 	uv_mutex_lock(&o->dp->lock);
 	for (const struct object_const *c = o->consts; rc == 0 && c; c = c->next)
 		rc = write_const(o, obj, c->name, c->value, c->len, err);
+	for (const struct object_const *c = o->tried; rc == 0 && c; c = c->next)
+		rc = write_const(o, obj, c->name, c->value, c->len, err);
 	uv_mutex_unlock(&o->dp->lock);
 	return rc;
 }

@@ -88,6 +88,16 @@ int pb_object_new_core(struct pb_dp *dp, const char *name, const void *elf, size
 	return rc;
 }
 
+static void consts_free(struct object_const *c)
+{
+	while (c) {
+		struct object_const *next = c->next;
+
+		free(c);
+		c = next;
+	}
+}
+
 struct pb_dp_object *pb_dp_object_free(struct pb_dp_object *o)
 {
 	if (!o)
@@ -98,12 +108,8 @@ struct pb_dp_object *pb_dp_object_free(struct pb_dp_object *o)
 	}
 	for (size_t i = 0; i < o->n_opts; i++)
 		free((void *)o->opts[i].name);
-	while (o->consts) {
-		struct object_const *c = o->consts;
-
-		o->consts = c->next;
-		free(c);
-	}
+	consts_free(o->consts);
+	consts_free(o->tried);
 	free(o->maps);
 	free(o->opts);
 	free(o->plugin);
@@ -112,12 +118,26 @@ struct pb_dp_object *pb_dp_object_free(struct pb_dp_object *o)
 	return NULL;
 }
 
+/* Puts c in place of the one of its name. */
+static void const_set(struct object_const **list, struct object_const *c)
+{
+	struct object_const **p = list, *old;
+
+	while (*p && strcmp((*p)->name, c->name) != 0)
+		p = &(*p)->next;
+	old = *p;
+	if (old)
+		*p = old->next;
+	free(old);
+	c->next = *list;
+	*list = c;
+}
+
 int pb_dp_object_const(struct pb_dp_object *o, const char *name, const void *value, uint32_t len,
 		       struct pb_err *err)
 {
 	size_t name_len = strlen(name) + 1;
 	struct object_const *c = malloc(sizeof(*c) + len + name_len);
-	struct object_const **p;
 
 	if (!c)
 		return pb_err_set(err, -ENOMEM, "no memory");
@@ -126,18 +146,24 @@ int pb_dp_object_const(struct pb_dp_object *o, const char *name, const void *val
 	memcpy(c->value, value, len);
 	memcpy(c->name, name, name_len);
 	uv_mutex_lock(&o->dp->lock);
-	for (p = &o->consts; *p; p = &(*p)->next)
-		if (strcmp((*p)->name, name) == 0) {
-			struct object_const *old = *p;
-
-			*p = old->next;
-			free(old);
-			break;
-		}
-	c->next = o->consts;
-	o->consts = c;
+	const_set(&o->tried, c);
 	uv_mutex_unlock(&o->dp->lock);
 	return 0;
+}
+
+void pb_dp_object_keep_consts(struct pb_dp_object *o, bool keep)
+{
+	struct object_const *c, *next;
+
+	uv_mutex_lock(&o->dp->lock);
+	for (c = PB_TAKE_PTR(o->tried); c; c = next) {
+		next = c->next;
+		if (keep)
+			const_set(&o->consts, c);
+		else
+			free(c);
+	}
+	uv_mutex_unlock(&o->dp->lock);
 }
 
 struct pb_reg_map *pb_object_map(const struct pb_dp_object *o, const char *name)

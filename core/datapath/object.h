@@ -28,7 +28,9 @@ struct pb_dp_object {
 	const void *elf;
 	size_t elf_len;
 	bool core;
-	struct object_const *consts; /* guarded by dp->lock: reconfigure() sets them any time */
+	/* Both guarded by dp->lock: reconfigure() sets them any time. */
+	struct object_const *consts;
+	struct object_const *tried; /* set since, and written over `consts` until kept or not */
 	struct object_map *maps;
 	size_t n_maps;
 	struct pb_map_opts *opts; /* as registered; names are ours */

@@ -7,6 +7,14 @@
  */
 #include <plugin/topic.h>
 
+struct pb_host_config *pb_host_config_free(struct pb_host_config *config)
+{
+	if (config)
+		free(config->json);
+	free(config);
+	return NULL;
+}
+
 struct pb_generation *pb_gen_new(struct pb_manager *m, struct pb_plugin_entry *plugin,
 				 const char *config)
 {
@@ -153,10 +161,7 @@ void pb_gen_free(struct pb_generation *gen)
 	pb_host_bpf_free(gen);
 	pb_stage_drop(gen);
 	LL_FOREACH_SAFE(gen->configs, c, tmp)
-	{
-		free(c->json);
-		free(c);
-	}
+	pb_host_config_free(c);
 	free(gen->source);
 	free(gen->staged);
 	free(gen);

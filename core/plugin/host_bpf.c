@@ -211,6 +211,15 @@ int pb_host_map_open(struct pb_ctx *ctx, const char *name, struct pb_map **ret_m
 	return 0;
 }
 
+void pb_gen_keep_consts(struct pb_generation *gen, bool keep)
+{
+	struct pb_host_object *o;
+
+	LL_FOREACH (gen->objects, o)
+		pb_dp_object_keep_consts(o->dp, keep);
+	gen->consts_dirty = false;
+}
+
 uint32_t pb_gen_hooks(const struct pb_generation *gen)
 {
 	const struct pb_host_slot *s;

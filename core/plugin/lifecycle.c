@@ -134,7 +134,7 @@ static int prepare(struct pb_op *op)
 	pb_call_leave(gen, PB_STEP_PREPARE, &call);
 	gen->prepared = rc >= 0;
 	gen->state = PB_GEN_PREPARED;
-	gen->consts_dirty = false;
+	pb_gen_keep_consts(gen, true);
 	return pb_call_result(gen, "prepare()", rc, &op->err);
 }
 
@@ -298,41 +298,54 @@ static void start_unload(struct pb_op *op)
 
 /* ---- reconfigure ---- */
 
-static int keep_config(struct pb_generation *gen, const char *json)
+static struct pb_host_config *config_new(const char *json)
 {
 	struct pb_host_config *c = calloc(1, sizeof(*c));
 
 	if (c)
 		c->json = strdup(json);
-	if (!c || !c->json) {
-		free(c);
-		return -ENOMEM;
-	}
-	LL_PREPEND(gen->configs, c);
-	return 0;
+	return c && c->json ? c : pb_host_config_free(c);
 }
 
-static int reconfigure(struct pb_op *op)
+static int call_reconfigure(struct pb_op *op, const char *json, struct pb_err *err)
 {
 	struct pb_generation *gen = op->old;
 	struct pb_call call;
-	int rc = -ENOTSUP;
+	int rc;
 
 	if (!PB_CODE_HAS(gen->code, reconfigure))
-		return rc;
+		return -ENOTSUP;
 	gen->fail.text[0] = '\0';
 	gen->reconfiguring = true;
 	pb_call_enter(gen, PB_STEP_RECONFIGURE, &call);
-	rc = gen->code->reconfigure(&gen->ctx, config_json(op));
+	rc = gen->code->reconfigure(&gen->ctx, json);
 	pb_call_leave(gen, PB_STEP_RECONFIGURE, &call);
 	gen->reconfiguring = false;
-	return pb_call_result(gen, "reconfigure()", rc, &op->err);
+	return pb_call_result(gen, "reconfigure()", rc, err);
+}
+
+/* The plugin follows the new configuration already, its programs can't: it has to go back. */
+static void reconfigure_undo(struct pb_op *op, int rc)
+{
+	struct pb_generation *gen = op->old;
+	struct pb_err err = {0};
+
+	pb_gen_keep_consts(gen, false);
+	if (call_reconfigure(op, gen->configs->json, &err) < 0)
+		pb_error("plugin", "%s generation %u: can't go back to its old configuration: %s",
+			 op->name, gen->number, err.text);
+	pb_gen_keep_consts(gen, false);
+	pb_op_fail(op, rc);
 }
 
 static void reconfigured(struct pb_op *op, int rc)
 {
 	if (rc < 0)
 		pb_warn("plugin", "%s: old chains: %s", op->name, op->err.text);
+	pb_gen_keep_consts(op->old, true);
+	LL_PREPEND(op->old->configs, op->new_config);
+	op->new_config = NULL;
+	op->plugin->last_error[0] = '\0';
 	pb_info("plugin", "%s reconfigured, generation %u", op->name, op->old->number);
 	pb_op_finish(op, 0);
 }
@@ -340,7 +353,7 @@ static void reconfigured(struct pb_op *op, int rc)
 static void reconfigure_flipped(struct pb_op *op, int rc)
 {
 	if (rc < 0)
-		pb_op_fail(op, rc);
+		reconfigure_undo(op, rc);
 	else
 		pb_op_pool(op, pb_op_retire, reconfigured);
 }
@@ -348,35 +361,52 @@ static void reconfigure_flipped(struct pb_op *op, int rc)
 static void reconfigure_built(struct pb_op *op, int rc)
 {
 	if (rc < 0)
-		pb_op_fail(op, rc);
+		reconfigure_undo(op, rc);
 	else
 		pb_op_pool(op, pb_op_flip, reconfigure_flipped);
 }
 
-static void start_reconfigure(struct pb_op *op)
+static void reconfigure_apply(struct pb_op *op)
 {
 	struct pb_generation *gen = op->old;
-	int rc = gen ? reconfigure(op) : pb_err_set(&op->err, -ENOENT, "is not loaded");
+	int rc = 0;
 
-	if (rc == -ENOTSUP) {
-		op->kind = PB_OP_RELOAD;
-		start_load(op);
-		return;
-	}
-	if (rc == 0 && keep_config(gen, config_json(op)) < 0)
-		rc = pb_err_set(&op->err, -ENOMEM, "out of memory");
-	if (rc == 0 && gen->consts_dirty)
+	if (gen->consts_dirty && !op->m->first_apply) {
 		rc = pb_op_plan(op, NULL, NULL);
+		op->hooks = pb_gen_hooks(gen);
+	}
+	if (rc < 0)
+		reconfigure_undo(op, rc);
+	else if (op->hooks)
+		pb_op_pool(op, pb_op_build, reconfigure_built);
+	else
+		reconfigured(op, 0);
+}
+
+static void start_reconfigure(struct pb_op *op)
+{
+	int rc = 0;
+
+	if (!op->old)
+		rc = pb_err_set(&op->err, -ENOENT, "is not loaded");
+	else if (!(op->new_config = config_new(config_json(op))))
+		rc = pb_err_set(&op->err, -ENOMEM, "out of memory");
 	if (rc < 0) {
 		pb_op_fail(op, rc);
 		return;
 	}
-	op->hooks = gen->consts_dirty ? pb_gen_hooks(gen) : 0;
-	gen->consts_dirty = false;
-	if (op->hooks && !op->m->first_apply)
-		pb_op_pool(op, pb_op_build, reconfigure_built);
-	else
-		reconfigured(op, 0);
+	rc = call_reconfigure(op, op->new_config->json, &op->err);
+	if (rc == 0) {
+		reconfigure_apply(op);
+		return;
+	}
+	pb_gen_keep_consts(op->old, false);
+	if (rc == -ENOTSUP) {
+		op->kind = PB_OP_RELOAD;
+		start_load(op);
+	} else {
+		pb_op_fail(op, rc);
+	}
 }
 
 /* ---- the joint flip of the first apply ---- */

@@ -36,6 +36,7 @@ struct pb_op {
 	bool left_out;
 	struct pb_buf note; /* for last_error although the operation succeeded */
 	struct pb_buf state;
+	struct pb_host_config *new_config; /* of a reconfiguration, until it is in force */
 	uint64_t quiesce_ns, replay_ns;
 
 	struct pb_dp_slot *plan;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The queue of operations, and bringing what runs in line with a configuration.
+ * The queue of operations.
  *
  * Owns which operation is next. One runs at a time; the datapath's blocking functions rely on it.
  */
@@ -10,6 +10,7 @@ static void op_free(struct pb_op *op)
 {
 	pb_buf_free(&op->note);
 	pb_buf_free(&op->state);
+	pb_host_config_free(op->new_config);
 	pb_dp_build_free(op->build);
 	free(op->plan);
 	free(op->name);

@@ -283,6 +283,8 @@ static inline struct pb_generation *pb_gen(struct pb_ctx *ctx)
 }
 
 /* ---- generation.c ---- */
+/* NULL: fine. Returns NULL. */
+struct pb_host_config *pb_host_config_free(struct pb_host_config *config);
 struct pb_generation *pb_gen_new(struct pb_manager *m, struct pb_plugin_entry *plugin,
 				 const char *config);
 /*
@@ -299,6 +301,8 @@ void pb_gen_release(struct pb_generation *gen); /* live, or live again */
 bool pb_gen_replayed(const struct pb_generation *gen);
 int pb_gen_watch(struct pb_generation *gen, struct pb_err *err); /* starts data */
 uint32_t pb_gen_hooks(const struct pb_generation *gen);
+/* What bpf_const() set since the last call stays in force, or never was. */
+void pb_gen_keep_consts(struct pb_generation *gen, bool keep);
 
 /* A callback of a plugin: the marker is set, the clock runs. */
 struct pb_call {

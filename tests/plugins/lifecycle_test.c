@@ -133,6 +133,38 @@ Test(lifecycle, a_refused_reconfiguration_keeps_the_old_one_in_force)
 	cr_expect_eq(packets_of_one_frame(), 1);
 }
 
+/* A chain of another plugin's on the same hook must not bring in what was refused. */
+Test(lifecycle, constants_of_a_reconfiguration_that_failed_never_reach_a_program)
+{
+	static const struct {
+		const char *json, *text;
+	} cases[] = {
+		{"{\"step\":66}", "plugin sample: reconfigure(): 66 is too much"},
+		{"{\"step\":77}", "plugin sample, object sample: the constant sample_step has 4 "
+				  "bytes, 8 were given"},
+	};
+	PB_FREE char *file = strdup(agent_file("reconfigure"));
+	const char *const five[] = {"sample", file, "{\"step\":5}", NULL};
+	const char *const six[] = {"sample", file, "{\"step\":6}", NULL};
+	const char *const one[] = {"sample", file, "{}", NULL};
+
+	cr_assert_eq(agent_apply(one), 0, "%s", agent.text);
+	cr_assert_eq(agent_apply(five), 0, "%s", agent.text);
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		const char *const bad[] = {"sample", file, cases[i].json, NULL};
+
+		/* refused twice: the first refusal isn't taken for the running configuration */
+		cr_expect_eq(agent_apply(bad), -EIO);
+		cr_expect_str_eq(agent.text, cases[i].text);
+		cr_expect_eq(agent_apply(bad), -EIO);
+		cr_assert_eq(agent_load("dependent", agent_file("dependent")), 0, "%s", agent.text);
+		cr_expect_eq(packets_of_one_frame(), 5);
+		cr_assert_eq(agent_unload("dependent"), 0, "%s", agent.text);
+	}
+	cr_expect_eq(agent_apply(six), 0, "%s", agent.text);
+	cr_expect_eq(packets_of_one_frame(), 6);
+}
+
 /* ---- the next process ---- */
 
 Test(lifecycle, an_adopted_chain_serves_until_all_plugins_are_there)

@@ -5,7 +5,8 @@
  * SAMPLE_VERSION, SAMPLE_SCHEMA, SAMPLE_SCHEMA_MIN, SAMPLE_REQUIRES, SAMPLE_NAME: the manifest.
  * FAIL_STEP, HANG_STEP, CRASH_STEP: the callback that misbehaves, by enum step.
  * LEAK_TIMER, CYCLE, LATE_SUBSCRIBE, UNKNOWN_SYMBOL, NEWER_HOST, LONG_WORK, SLOW: other ways.
- * RECONFIGURE: "step" of the configuration is what a packet counts.
+ * RECONFIGURE: "step" of the configuration is what a packet counts; STEP_REFUSED is refused late,
+ * STEP_WRONG sets a constant that no program can be loaded with.
  * SAMPLE_BPF_LAYOUT, SAMPLE_BPF_REFUSED: another BPF object.
  */
 #include <errno.h>
@@ -280,14 +281,24 @@ static void sample_stop(struct pb_ctx *ctx)
 }
 
 #ifdef RECONFIGURE
+#define STEP_REFUSED 66
+#define STEP_WRONG 77
+
 static int sample_reconfigure(struct pb_ctx *ctx, const char *config)
 {
+	uint64_t by64 = 0;
 	uint32_t by = 0;
 	int rc = misbehave(ctx, RECONFIG, "reconfigure");
 
-	if (rc == 0 && sscanf(config, "{\"step\":%u}", &by) != 1)
+	if (rc == 0 && strcmp(config, "{}") == 0)
+		by = 1;
+	else if (rc == 0 && sscanf(config, "{\"step\":%u}", &by) != 1)
 		rc = -ENOTSUP;
-	return rc ? rc : ctx->host->bpf_const(ctx, "sample", "sample_step", &by, sizeof(by));
+	if (rc == 0 && by == STEP_WRONG)
+		return ctx->host->bpf_const(ctx, "sample", "sample_step", &by64, sizeof(by64));
+	if (rc == 0)
+		rc = ctx->host->bpf_const(ctx, "sample", "sample_step", &by, sizeof(by));
+	return rc == 0 && by == STEP_REFUSED ? ctx->host->fail(ctx, -ERANGE, "66 is too much") : rc;
 }
 #define RECONFIGURE_FN sample_reconfigure
 #else
