@@ -51,9 +51,9 @@ reload_under_load() {
 	kill -TERM "$load"
 	wait "$load"
 	cat "$PB_TMP/load"
-	# The signal that ends the load may interrupt the last request.
-	[ "$restarted" = 0 ] && grep -Eq '"errors":\{("EINTR":1)?\},.*"lost":0,' "$PB_TMP/load" &&
-		[ "$(sed 's/.*"answered":\([0-9]*\).*/\1/' "$PB_TMP/load")" -gt 20 ]
+	# The signal that ends the load may interrupt the last request. That datagrams flowed before
+	# and after is what the two waits have shown, however fast the restart was.
+	[ "$restarted" = 0 ] && grep -Eq '"errors":\{("EINTR":1)?\},.*"lost":0,' "$PB_TMP/load"
 }
 
 # The datagrams that flow now are counted by the programs of the plugin that serves now.
