@@ -154,6 +154,10 @@ static int dp_open(struct pb_dp *dp, struct pb_err *err)
 	if (rc < 0)
 		return rc;
 	sweep_endpoints(dp);
+	/* Whoever listened to drops was of the process before. */
+	rc = pb_dp_observe_drops(dp, false);
+	if (rc < 0)
+		return pb_err_set(err, rc, "can't write pb_switches: %s", strerror(-rc));
 	/* Last: a handle can't be taken back without running the loop. */
 	return pb_ring_new(dp->loop, pb_dp_core_fd(dp, "pb_events"), &dp->ring, err);
 }

@@ -7,6 +7,9 @@
  */
 #include <datapath/internal.h>
 
+/* Bytes of struct pb_map_info in ABI 1.0; never changes. */
+#define PB_MAP_INFO_SIZE_1_0 32
+
 #ifndef ENOTSUPP
 #define ENOTSUPP 524 /* the kernel's own number for a map type without batches */
 #endif
@@ -120,9 +123,17 @@ int pb_dp_map_resolve(struct pb_map *map, struct pb_dp_object *const *objects, s
 
 int pb_dp_map_info(struct pb_map *map, struct pb_map_info *ret_info)
 {
+	uint32_t size = ret_info->size;
+
 	if (map->info.fd < 0)
 		return -ENXIO;
-	*ret_info = map->info;
+	/* A plugin of an older minor version has a shorter structure. */
+	if (size < PB_MAP_INFO_SIZE_1_0)
+		return -EINVAL;
+	if (size > sizeof(map->info))
+		size = sizeof(map->info);
+	memcpy(ret_info, &map->info, size);
+	ret_info->size = size;
 	return 0;
 }
 
@@ -176,6 +187,8 @@ int pb_dp_map_update_batch(struct pb_map *map, const void *keys, const void *val
 	uint32_t done = n;
 	int rc;
 
+	if (ret_done)
+		*ret_done = 0;
 	if (map->info.fd < 0)
 		return -ENXIO;
 	/* The kernel's batches know no NOEXIST and no EXIST. */
@@ -207,6 +220,8 @@ int pb_dp_map_delete_batch(struct pb_map *map, const void *keys, uint32_t n, uin
 	uint32_t done = n;
 	int rc;
 
+	if (ret_done)
+		*ret_done = 0;
 	if (map->info.fd < 0)
 		return -ENXIO;
 	rc = n ? bpf_map_delete_batch(map->info.fd, keys, &done, &opts) : 0;

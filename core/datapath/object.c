@@ -181,9 +181,12 @@ const char *pb_object_plugin(const struct pb_dp_object *o)
 
 void pb_object_commit(struct pb_dp_object *o)
 {
-	for (size_t i = 0; i < o->n_maps; i++)
-		if (o->maps[i].reg)
-			pb_reg_commit(o->maps[i].reg);
+	for (size_t i = 0; i < o->n_maps; i++) {
+		if (!o->maps[i].reg)
+			continue;
+		pb_reg_commit(o->maps[i].reg);
+		pb_reg_set_flags(o->dp, o->maps[i].reg, o->maps[i].opts.flags);
+	}
 }
 
 /* ---- maps ---- */

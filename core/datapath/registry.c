@@ -46,15 +46,14 @@ static struct pb_reg_map *reg_new(struct pb_dp *dp, const struct pb_reg_key *key
 	return map;
 }
 
+/* With dp->lock held. */
 static void reg_link(struct pb_dp *dp, struct pb_reg_map *map)
 {
 	struct pb_reg_map **p;
 
-	uv_mutex_lock(&dp->lock);
 	for (p = &dp->maps; *p; p = &(*p)->next)
 		;
 	*p = map;
-	uv_mutex_unlock(&dp->lock);
 }
 
 /* ---- is an existing map what the object declares? ---- */
@@ -142,23 +141,21 @@ static int reg_check(const struct pb_reg_map *map, const struct bpf_map *want,
 
 /* ---- the list ---- */
 
+/* With dp->lock held. */
 static struct pb_reg_map *reg_lookup(struct pb_dp *dp, const struct pb_reg_key *key)
 {
 	struct pb_reg_map *map;
 
-	uv_mutex_lock(&dp->lock);
 	for (map = dp->maps; map; map = map->next)
 		if (map->pin && map->schema == key->schema && strcmp(map->name, key->name) == 0 &&
 		    strcmp(map->plugin, key->plugin) == 0)
 			break;
-	if (map) {
+	if (map)
 		map->refs++;
-		map->flags = key->flags;
-	}
-	uv_mutex_unlock(&dp->lock);
 	return map;
 }
 
+/* With dp->lock held. */
 static int reg_open_pin(struct pb_dp *dp, const struct pb_reg_key *key, struct pb_reg_map **ret_map,
 			struct pb_err *err)
 {
@@ -190,9 +187,12 @@ int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf
 	*ret_map = NULL;
 	if (key->flags & PB_MAP_EPHEMERAL)
 		return 0;
+	/* One step, so that a pin that pb_reg_put() is about to remove isn't opened. */
+	uv_mutex_lock(&dp->lock);
 	map = reg_lookup(dp, key);
 	if (!map)
 		rc = reg_open_pin(dp, key, &map, err);
+	uv_mutex_unlock(&dp->lock);
 	if (rc == 0 && map)
 		rc = reg_check(map, want, btf, err);
 	if (rc < 0) {
@@ -238,7 +238,9 @@ int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb
 		reg_free(map);
 		return rc;
 	}
+	uv_mutex_lock(&dp->lock);
 	reg_link(dp, map);
+	uv_mutex_unlock(&dp->lock);
 	*ret_map = map;
 	return 0;
 }
@@ -281,17 +283,22 @@ struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map)
 			*p = map->next;
 			break;
 		}
-	uv_mutex_unlock(&dp->lock);
-	if (!gone)
-		return NULL;
-	if (map->pin)
+	if (gone && map->pin)
 		unlink(map->pin);
-	return reg_free(map);
+	uv_mutex_unlock(&dp->lock);
+	return gone ? reg_free(map) : NULL;
 }
 
 void pb_reg_commit(struct pb_reg_map *map)
 {
 	atomic_store(&map->fresh, false);
+}
+
+void pb_reg_set_flags(struct pb_dp *dp, struct pb_reg_map *map, uint32_t flags)
+{
+	uv_mutex_lock(&dp->lock);
+	map->flags = flags;
+	uv_mutex_unlock(&dp->lock);
 }
 
 void pb_reg_close_all(struct pb_dp *dp)

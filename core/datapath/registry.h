@@ -24,7 +24,7 @@ struct pb_reg_map {
 	char *name;
 	char *pin; /* NULL: ephemeral */
 	uint32_t schema;
-	uint32_t flags; /* PB_MAP_* */
+	uint32_t flags; /* PB_MAP_*, as the live generation has it */
 	int fd;
 	unsigned refs;
 	bool adopted;	   /* the pin is older than this process */
@@ -67,6 +67,7 @@ struct pb_reg_map *pb_reg_ref(struct pb_dp *dp, struct pb_reg_map *map);
 struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map);
 /* The map is in use: its pin stays. Any thread. */
 void pb_reg_commit(struct pb_reg_map *map);
+void pb_reg_set_flags(struct pb_dp *dp, struct pb_reg_map *map, uint32_t flags);
 /* Closes every fd; pins stay, except those of maps that never went live. */
 void pb_reg_close_all(struct pb_dp *dp);
 

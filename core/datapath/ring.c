@@ -26,8 +26,8 @@ static int ring_event(void *arg, void *data, size_t len)
 	struct pb_ring *ring = arg;
 	const struct pb_event *event = data;
 
-	/* A record shorter than it says would make readers run past its end. */
-	if (len >= sizeof(*event) && event->len <= len && ring->fn)
+	/* A record that lies about its length would make readers run past its end. */
+	if (len >= sizeof(*event) && event->len >= sizeof(*event) && event->len <= len && ring->fn)
 		ring->fn(ring->arg, event);
 	/* libbpf stops at a negative result, this record done. */
 	return --ring->left > 0 ? 0 : -EAGAIN;

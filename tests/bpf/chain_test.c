@@ -160,6 +160,20 @@ Test(chain, a_drop_is_reported_only_while_somebody_listens)
 
 /* ---- what is refused ---- */
 
+Test(chain, an_agent_that_starts_listens_to_no_drops_of_the_process_before)
+{
+	const uint32_t zero = 0;
+	uint32_t observe = 42;
+
+	sandbox_open();
+	cr_assert_eq(pb_dp_observe_drops(sandbox.dp, true), 0);
+	sandbox_close();
+	sandbox_open();
+	cr_assert_eq(bpf_map_lookup_elem(pb_dp_core_fd(sandbox.dp, "pb_switches"), &zero, &observe),
+		     0);
+	cr_expect_eq(observe, 0);
+}
+
 Test(chain, a_chain_holds_29_programs_and_exit_and_a_30th_is_refused)
 {
 	struct pb_dp_slot slots[PB_CHAIN_MAX];

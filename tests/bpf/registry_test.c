@@ -145,7 +145,7 @@ Test(registry, entries_survive_a_reload_and_an_agents_restart)
 {
 	const struct flow flow = {.address = 1, .packets = 2};
 	struct pb_dp_object *was, *now;
-	struct pb_map_info info;
+	struct pb_map_info info = {.size = sizeof(info)};
 	struct flow got = {0};
 	struct pb_map *map;
 	uint32_t key = 7;
@@ -208,7 +208,7 @@ Test(registry, max_entries_of_the_options_replaces_the_compiled_number)
 {
 	const struct pb_map_opts opts = {.size = sizeof(opts), .name = "flows", .max_entries = 3};
 	struct pb_dp_object *object;
-	struct pb_map_info info;
+	struct pb_map_info info = {.size = sizeof(info)};
 	struct pb_map *map;
 
 	sandbox_open();
@@ -224,6 +224,59 @@ Test(registry, max_entries_of_the_options_replaces_the_compiled_number)
 }
 
 /* ---- handles ---- */
+
+Test(registry, a_plugin_gets_as_much_of_a_maps_properties_as_it_knows)
+{
+	struct pb_map_info info = {.size = sizeof(info)};
+	struct {
+		struct pb_map_info info;
+		uint32_t newer;
+	} large = {.info.size = sizeof(large), .newer = 42};
+	struct pb_dp_object *object;
+	struct pb_map *map;
+
+	sandbox_open();
+	object = first("p", NULL);
+	map = handle("p", "flows", object);
+	cr_expect_eq(pb_dp_map_info(map, &large.info), 0);
+	cr_expect_eq(large.info.size, sizeof(info), "what the host knows");
+	cr_expect_eq(large.newer, 42, "a member that the host doesn't know is left alone");
+	info.size = 8;
+	info.max_entries = 42;
+	cr_expect_eq(pb_dp_map_info(map, &info), -EINVAL);
+	cr_expect_eq(info.max_entries, 42);
+	pb_dp_map_free(map);
+	pb_dp_object_free(object);
+}
+
+/* A flip commits the objects of its slots; the layout objects have no program. */
+Test(registry, a_reload_that_is_called_off_does_not_stop_sharing)
+{
+	const struct pb_map_opts shared = {.size = sizeof(shared),
+					   .name = "flows",
+					   .flags = PB_MAP_SHARED};
+	struct pb_dp_object *live, *tried;
+	struct pb_map *map = NULL;
+
+	/* given */
+	sandbox_open();
+	live = first("p", &shared);
+	pb_object_commit(live);
+
+	/* when: a version that doesn't share is tried */
+	tried = first("p", NULL);
+	cr_assert_eq(pb_dp_map_new(sandbox.dp, "q", "p/flows", &map), 0);
+	cr_expect_eq(pb_dp_map_resolve(map, NULL, 0, &sandbox.err), 0, "%s", sandbox.err.text);
+	map = pb_dp_map_free(map);
+
+	/* when: it goes live */
+	pb_object_commit(tried);
+	cr_assert_eq(pb_dp_map_new(sandbox.dp, "q", "p/flows", &map), 0);
+	cr_expect_eq(pb_dp_map_resolve(map, NULL, 0, &sandbox.err), -EACCES);
+	pb_dp_map_free(map);
+	pb_dp_object_free(tried);
+	pb_dp_object_free(live);
+}
 
 Test(registry, another_plugins_map_is_found_only_if_it_is_shared)
 {
