@@ -210,8 +210,10 @@ static void apply_begin(struct pb_apply *a)
 	const struct pb_config *before = a->m->config;
 
 	a->m->config = a->config;
-	if (plan(a, before) < 0)
+	if (plan(a, before) < 0) {
+		a->failures++;
 		pb_buf_printf(&a->text, "out of memory");
+	}
 	apply_next(a);
 }
 

@@ -181,8 +181,9 @@ static void restart(const struct pb_crash_thread *t, uint32_t cause, int sig)
 	struct pb_crash_page *page = crash.page;
 	uint32_t culprit = atomic_load(&t->culprit);
 
-	if (atomic_exchange(&crash.dying, 1))
-		return;
+	/* Another thread is on its way to execve(), which ends this one. */
+	while (atomic_exchange(&crash.dying, 1))
+		pause();
 	page->culprit = culprit;
 	page->step = t->step;
 	page->deadline_ms = (uint32_t)(crash.deadline_ns / 1000000);

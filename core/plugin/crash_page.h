@@ -28,7 +28,7 @@ struct pb_crash_culprit {
 struct pb_crash_thread {
 	_Atomic uint32_t culprit; /* index + 1; 0: no plugin's code runs */
 	uint32_t step;
-	uint64_t start_ns; /* 0: the deadline doesn't apply */
+	_Atomic uint64_t start_ns; /* 0: the deadline doesn't apply */
 };
 
 struct pb_crash_page {

@@ -159,6 +159,17 @@ static int entry_new(struct pb_generation *gen, const struct pb_command *opts)
 	return 0;
 }
 
+static struct pb_host_command *command_free(struct pb_host_command *c)
+{
+	if (c) {
+		free(c->name);
+		free(c->usage);
+		free(c->help);
+		free(c);
+	}
+	return NULL;
+}
+
 static struct pb_host_command *command_new(const struct pb_command *opts)
 {
 	struct pb_host_command *c = calloc(1, sizeof(*c));
@@ -170,7 +181,7 @@ static struct pb_host_command *command_new(const struct pb_command *opts)
 	c->help = strdup(opts->help ? opts->help : "");
 	c->fn = opts->fn;
 	c->arg = opts->arg;
-	return c;
+	return c->name && c->usage && c->help ? c : command_free(c);
 }
 
 int pb_host_command(struct pb_ctx *ctx, const struct pb_command *opts)
@@ -182,22 +193,23 @@ int pb_host_command(struct pb_ctx *ctx, const struct pb_command *opts)
 
 	if (gen->state != PB_GEN_PREPARING)
 		return pb_host_wrong_step(gen, "command()", "in prepare() only");
-	if (!opts || opts->size < sizeof(*opts) || !opts->name || !*opts->name || !opts->fn)
+	if (!opts || opts->size < sizeof(*opts) || !opts->name || !*opts->name || !opts->fn ||
+	    opts->flags)
 		return pb_err_set(&gen->fail, -EINVAL,
-				  "command(): name and function must be given");
+				  "command(): size, name and function must be given, flags be 0");
 	e = entry_find(gen->manager, opts->name);
 	if ((e && e->owner != gen->plugin) || command_find(gen, opts->name))
 		return pb_err_set(&gen->fail, -EEXIST, "command(): \"%s\" belongs to plugin %s",
 				  opts->name, e->owner->name);
 	c = command_new(opts);
-	if (!c || !c->name || !c->usage || !c->help)
-		return pb_err_set(&gen->fail, -ENOMEM, "command(): out of memory");
-	LL_APPEND(gen->commands, c);
-	rc = e ? 0 : entry_new(gen, opts);
-	if (rc < 0)
+	rc = !c ? -ENOMEM : e ? 0 : entry_new(gen, opts);
+	if (rc < 0) {
+		command_free(c);
 		return pb_err_set(&gen->fail, rc, "command(): \"%s\": %s", opts->name,
 				  rc == -EEXIST ? "the agent has a command of this name"
 						: strerror(-rc));
+	}
+	LL_APPEND(gen->commands, c);
 	return 0;
 }
 
@@ -264,12 +276,7 @@ void pb_host_commands_free(struct pb_generation *gen)
 	struct pb_host_command *c, *tmp;
 
 	LL_FOREACH_SAFE(gen->commands, c, tmp)
-	{
-		free(c->name);
-		free(c->usage);
-		free(c->help);
-		free(c);
-	}
+	command_free(c);
 	gen->commands = NULL;
 }
 

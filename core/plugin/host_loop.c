@@ -187,6 +187,8 @@ int pb_host_fd_watch(struct pb_ctx *ctx, int fd, uint32_t events, pb_fd_fn fn, v
 		return pb_host_wrong_step(gen, "fd_watch()", "before stop()");
 	if (fd < 0 || !fn || (events & ~(PB_FD_READ | PB_FD_WRITE | PB_FD_GONE)))
 		return pb_err_set(&gen->fail, -EINVAL, "fd_watch(): bad fd, events or function");
+	if (fd_find(gen, fd))
+		return pb_err_set(&gen->fail, -EEXIST, "fd_watch(): fd %d is watched already", fd);
 	f = calloc(1, sizeof(*f));
 	if (!f)
 		return -ENOMEM;

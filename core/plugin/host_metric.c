@@ -42,16 +42,22 @@ static uint32_t metric_find(struct pb_manager *m, const char *full)
 	return 0;
 }
 
-static int metric_add_new(struct pb_manager *m, uint32_t kind, char *full, const char *help)
+static int metric_add_new(struct pb_generation *gen, uint32_t kind, char *full, const char *help)
 {
+	struct pb_manager *m = gen->manager;
 	uint32_t n = atomic_load(&m->n_metrics);
 	struct pb_metric *metric = n < PB_METRICS_MAX ? calloc(1, sizeof(*metric)) : NULL;
 
 	if (!metric)
 		return n < PB_METRICS_MAX ? -ENOMEM : -ENOSPC;
+	metric->help = strdup(help ? help : "");
+	if (!metric->help) {
+		free(metric);
+		return -ENOMEM;
+	}
+	metric->owner = gen->plugin;
 	metric->kind = kind;
 	metric->name = full;
-	metric->help = strdup(help ? help : "");
 	atomic_store(&m->metrics[n], metric);
 	atomic_store(&m->n_metrics, n + 1);
 	return (int)n + 1;
@@ -77,8 +83,12 @@ int pb_host_metric(struct pb_ctx *ctx, uint32_t kind, const char *name, const ch
 	if (id && metric_get(m, id)->kind != kind)
 		return pb_err_set(&gen->fail, -EEXIST, "metric(): %s exists with another kind",
 				  full);
+	/* Dashes become underscores: "a" with "b_c" and "a-b" with "c" spell the same. */
+	if (id && metric_get(m, id)->owner != gen->plugin)
+		return pb_err_set(&gen->fail, -EEXIST, "metric(): %s belongs to plugin %s", full,
+				  metric_get(m, id)->owner->name);
 	if (!id) {
-		rc = metric_add_new(m, kind, full, help);
+		rc = metric_add_new(gen, kind, full, help);
 		if (rc < 0)
 			return pb_err_set(&gen->fail, rc, "metric(): %s: %s", full, strerror(-rc));
 		PB_TAKE_PTR(full);

@@ -208,6 +208,7 @@ struct pb_plugin_entry {
 };
 
 struct pb_metric {
+	struct pb_plugin_entry *owner;
 	enum pb_metric_kind kind;
 	char *name, *help;
 	_Atomic uint64_t value;

@@ -306,6 +306,31 @@ Test(host, a_metric_keeps_its_value_over_generations)
 
 /* ---- steps ---- */
 
+Test(host, two_plugins_whose_metrics_spell_the_same_do_not_share_one)
+{
+	struct pb_generation *dashed = generation("one-more", PB_GEN_LIVE);
+	uint32_t id = 0;
+
+	cr_assert_eq(host()->metric(&gen->ctx, PB_METRIC_COUNTER, "more_packets", "", &id), 0);
+	cr_expect_eq(host()->metric(&dashed->ctx, PB_METRIC_COUNTER, "packets", "", &id), -EEXIST);
+	cr_expect_str_eq(dashed->fail.text,
+			 "metric(): patchbay_plugin_one_more_packets belongs to plugin one");
+}
+
+Test(host, an_fd_is_watched_once_even_while_held)
+{
+	int ends[2];
+
+	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+	pb_gen_hold(gen);
+	cr_expect_eq(host()->fd_watch(&gen->ctx, ends[0], PB_FD_READ, on_fd, NULL), 0);
+	cr_expect_eq(host()->fd_watch(&gen->ctx, ends[0], PB_FD_READ, on_fd, NULL), -EEXIST);
+	cr_expect_not_null(strstr(gen->fail.text, "is watched already"));
+	cr_expect_eq(host()->fd_unwatch(&gen->ctx, ends[0]), 0);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 Test(host, what_belongs_to_prepare_is_refused_later)
 {
 	struct pb_command command = {.size = sizeof(command)};
