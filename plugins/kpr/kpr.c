@@ -186,8 +186,13 @@ static int declare(struct pb_ctx *ctx)
 	struct pb_command list = {.size = sizeof(list),
 				  .name = "service list",
 				  .usage = "[NAMESPACE]",
-				  .help = "Show Services, their frontends and backends",
+				  .help = "Show Services and their frontends",
 				  .fn = kpr_report_services};
+	struct pb_command show = {.size = sizeof(show),
+				  .name = "service show",
+				  .usage = "NAMESPACE/NAME",
+				  .help = "Show the backends of one Service",
+				  .fn = kpr_report_service};
 	int rc = declare_datapath(ctx);
 
 	if (rc == 0)
@@ -197,7 +202,9 @@ static int declare(struct pb_ctx *ctx)
 	if (rc == 0)
 		rc = h->subscribe(ctx, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION, on_backends,
 				  NULL);
-	return rc < 0 ? rc : h->command(ctx, &list);
+	if (rc == 0)
+		rc = h->command(ctx, &list);
+	return rc < 0 ? rc : h->command(ctx, &show);
 }
 
 static void kpr_stop(struct pb_ctx *ctx)

@@ -41,5 +41,7 @@ void kpr_config_free(struct kpr_config *config);
 /* `service list [NAMESPACE]`. */
 int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
 			struct pb_buf *out);
+int kpr_report_service(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
+		       struct pb_buf *out);
 
 #endif

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `service list`: a row per frontend, and who has it if it isn't the Service that wants it.
+ * `service show`: a row per frontend and backend of one Service.
  *
- * Writes JSON as it goes: a tree of 100,000 backends would cost more memory than the agent has.
+ * Writes JSON as it goes, and the list without backends: with 100,000 of them it would hold the
+ * agent's loop, and a tree of them would cost more memory than the agent has.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -104,30 +106,6 @@ static bool serves(const struct pb_backends *value, const struct pb_backend *b, 
 	       strcmp(pb_backends_string(value, b->port_name), port->name) == 0;
 }
 
-static void put_endpoints(struct out *o, const struct pb_backends *value, uint32_t family,
-			  const struct pb_service_port *port)
-{
-	static const char *const states[] = {"unknown", "active", "terminating", "draining"};
-	bool first = true;
-
-	put_raw(o, ",\"endpoints\":[");
-	for (uint32_t i = 0; value && i < value->n; i++) {
-		const struct pb_backend *b = &value->backend[i];
-
-		if (!serves(value, b, family, port))
-			continue;
-		put_raw(o, first ? "{\"address\":" : ",{\"address\":");
-		first = false;
-		put_address(o, &b->addr, b->family, b->port);
-		put_raw(o, ",\"state\":\"");
-		put_raw(o, states[b->state < 4 ? b->state : 0]);
-		put_raw(o, "\",\"node\":");
-		put_string(o, pb_backends_string(value, b->node));
-		put_raw(o, "}");
-	}
-	put_raw(o, "]");
-}
-
 /* Why no backend stands behind the frontend: mostly a name that was mistyped. */
 static const char *why_none(const struct kpr_svc *svc, uint32_t family,
 			    const struct pb_service_port *port)
@@ -209,7 +187,6 @@ static void put_row(struct out *o, const struct kpr_model *m, const struct kpr_s
 	put_number(o, ours && front->programmed ? front->value.count : 0);
 	put_raw(o, ",\"state\":");
 	put_string(o, why);
-	put_endpoints(o, svc->value, ip->family, port);
 	put_raw(o, "}");
 }
 
@@ -239,6 +216,65 @@ int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, 
 				put_row(&o, &kpr->model, svc, &svc->obj->cluster_ips[i],
 					&svc->obj->ports[p]);
 	}
+	put_raw(&o, "]}");
+	flush(&o);
+	return o.error;
+}
+
+static void put_backends(struct out *o, const struct pb_backends *value,
+			 const struct pb_kube_addr *ip, const struct pb_service_port *port)
+{
+	static const char *const states[] = {"unknown", "active", "terminating", "draining"};
+
+	for (uint32_t i = 0; value && i < value->n; i++) {
+		const struct pb_backend *b = &value->backend[i];
+
+		if (!serves(value, b, ip->family, port))
+			continue;
+		put_raw(o, o->rows++ ? ",{\"frontend\":" : "{\"frontend\":");
+		put_address(o, &ip->addr, ip->family, port->port);
+		put_raw(o, ",\"protocol\":");
+		put_string(o, protocol_name(port->protocol));
+		put_raw(o, ",\"port\":");
+		put_string(o, port->name);
+		put_raw(o, ",\"backend\":");
+		put_address(o, &b->addr, b->family, b->port);
+		put_raw(o, ",\"state\":");
+		put_string(o, states[b->state < 4 ? b->state : 0]);
+		put_raw(o, ",\"node\":");
+		put_string(o, pb_backends_string(value, b->node));
+		put_raw(o, ",\"zone\":");
+		put_string(o, pb_backends_string(value, b->zone));
+		put_raw(o, "}");
+	}
+}
+
+int kpr_report_service(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
+		       struct pb_buf *out)
+{
+	const struct kpr *kpr = ctx->self;
+	struct out o = {.host = ctx->host, .buf = out};
+	const struct kpr_svc *svc = NULL;
+
+	(void)arg;
+	if (n_args != 1)
+		return ctx->host->fail(ctx, -EINVAL, "one Service is needed: NAMESPACE/NAME");
+	HASH_FIND_STR(kpr->model.svcs, args[0], svc);
+	if (!svc || !svc->obj)
+		return ctx->host->fail(ctx, -ENOENT,
+				       "no Service \"%s\" (NAMESPACE/NAME): see `patchbay service "
+				       "list`",
+				       args[0]);
+	put_raw(&o, "{\"columns\":[{\"title\":\"FRONTEND\",\"field\":\"frontend\"},"
+		    "{\"title\":\"PROTO\",\"field\":\"protocol\"},"
+		    "{\"title\":\"BACKEND\",\"field\":\"backend\"},"
+		    "{\"title\":\"STATE\",\"field\":\"state\"},"
+		    "{\"title\":\"NODE\",\"field\":\"node\"},"
+		    "{\"title\":\"ZONE\",\"field\":\"zone\"}],\"items\":[");
+	for (uint32_t i = 0; i < svc->obj->n_cluster_ips; i++)
+		for (uint32_t p = 0; p < svc->obj->n_ports; p++)
+			put_backends(&o, svc->value, &svc->obj->cluster_ips[i],
+				     &svc->obj->ports[p]);
 	put_raw(&o, "]}");
 	flush(&o);
 	return o.error;

@@ -253,7 +253,32 @@ static bool listed(const char *part)
 	return found;
 }
 
+/* The error a command gives for one argument; 0 and its JSON in *ret_json when it gives none. */
+static int shown(const char *service, char **ret_json)
+{
+	const char *const args[] = {service};
+
+	return pb_fake_command(fake, "service show", args, 1, ret_json);
+}
+
 TestSuite(kpr, .init = setup, .fini = teardown);
+
+Test(kpr, service_show_names_the_backends_of_one_service)
+{
+	struct service *s = bare("web");
+	char *json = NULL;
+
+	set_ip(s, "10.96.0.1");
+	set_port(s, "a", IPPROTO_TCP, 80);
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 8080, "a"}, {"10.0.0.2", 9090, "b"});
+	cr_assert_eq(shown("ns/web", &json), 0);
+	cr_assert_not_null(strstr(json, "\"backend\":\"10.0.0.1:8080\",\"state\":\"active\""));
+	cr_assert_null(strstr(json, "10.0.0.2"));
+	free(json);
+	cr_assert_eq(shown("ns/nobody", &json), -ENOENT);
+}
 
 /* ---- which frontends a Service has ---- */
 
