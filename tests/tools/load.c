@@ -19,7 +19,7 @@
 #include "load.h"
 
 #define MAX_WORKERS 64
-#define MAX_SECONDS 600.0
+#define MAX_SECONDS 3600.0
 
 static struct load the_load;
 
@@ -190,7 +190,7 @@ static int usage(void)
 	fputs("usage: load [OPTIONS] http|crr|rr|stream|udp ADDRESS PORT\n"
 	      "  --workers N     parallel workers (1)\n"
 	      "  --count N       requests in all (as many as the time allows)\n"
-	      "  --seconds S     time, at most 600 (10)\n"
+	      "  --seconds S     time, at most 3600 (10)\n"
 	      "  --timeout-ms N  when an answer counts as lost (2000)\n"
 	      "  --rate N        requests a second and worker (as fast as answers come)\n"
 	      "  --connected     udp: connect the socket, so that only connect is translated\n",
