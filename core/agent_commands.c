@@ -124,7 +124,7 @@ int agent_commands_add(struct pb_agent *agent, struct pb_err *err)
 		{"status", "", "health of agent, datapath, Kubernetes input and plugins",
 		 cmd_status, agent},
 		{"chain show", "", "programs of every hook in their order", cmd_chain_show, agent},
-		{"map list", "", "maps, their owners and how full they are", cmd_map_list, agent},
+		{"map list", "", "maps, their types and sizes", cmd_map_list, agent},
 		{"map dump", "NAME", "entries of a map", cmd_map_dump, agent},
 		{"endpoint list", "", "pods of this node and their interfaces", cmd_endpoint_list,
 		 agent},

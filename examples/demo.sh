@@ -211,7 +211,10 @@ write_shell() {
 	cat >"$PB_TOP_BUILDDIR/demo/shell" <<-END
 		#!/bin/bash
 		# Made by examples/demo.sh --keep: a shell in the demo's sandbox.
-		pid=\$(cat "$PB_TOP_BUILDDIR/demo/pid")
+		pid=\$(cat "$PB_TOP_BUILDDIR/demo/pid" 2>/dev/null) && [ -e "/proc/\$pid" ] || {
+			echo "the demo isn't up; start it: sudo $PB_TOP_SRCDIR/quickstart demo --keep" >&2
+			exit 1
+		}
 		export BASH_ENV="$PB_TOP_BUILDDIR/demo/rc"
 		exec nsenter --mount=/proc/\$pid/ns/mnt --net=/proc/\$pid/ns/net \\
 			--pid=/proc/\$pid/ns/pid_for_children bash --rcfile "$PB_TOP_BUILDDIR/demo/rc" "\$@"
@@ -237,7 +240,7 @@ how_to_look_around() {
 		    patchbay chain show
 		    patchbay service list
 		    patchbay_on node-b plugin list             the agent of node-b
-		    run_in client curl http://$vip/     a request from pod client
+		    run_in client curl http://$vip/      a request from pod client
 		    vi manifests/web.yaml                      both agents follow the file
 		    patchbay plugin reload kpr
 
@@ -249,7 +252,7 @@ how_to_look_around() {
 keep() {
 	local dir=$PB_TOP_BUILDDIR/demo runner shower rc=0
 
-	if [ -f "$dir/end" ] && kill -0 "$(cat "$dir/end")" 2>/dev/null; then
+	if [ -f "$dir/pid" ] && kill -0 "$(cat "$dir/end")" 2>/dev/null; then
 		tell "a demo is up already; end it:  sudo kill $(cat "$dir/end")"
 		exit 1
 	fi

@@ -17,7 +17,7 @@ const struct cli_command cli_commands[] = {
 	{"plugin new", "NAME [DIR]", "write a new plugin from the template", cli_plugin_new},
 	{"chain show", "", "programs of every hook in their order", NULL},
 	{"endpoint list", "", "pods of this node and their interfaces", NULL},
-	{"map list", "", "maps, their owners and how full they are", NULL},
+	{"map list", "", "maps, their types and sizes", NULL},
 	{"map dump", "NAME", "entries of a map", NULL},
 	{"version", "", "versions of this tool and of the running agent", cli_version},
 	{"completion", "bash|zsh|fish", "print a completion script", cli_completion},

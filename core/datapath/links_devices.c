@@ -206,7 +206,7 @@ int pb_links_devices(struct pb_links *links, char *const *patterns, size_t n, st
 	}
 	warn_of_absent_devices(links);
 	if (failures > 1)
-		return pb_err_set(err, first.code, "%s (and %u more)", first.text, failures - 1);
+		return pb_err_set(err, first.code, "%s (and %u more errors)", first.text, failures - 1);
 	if (failures)
 		return pb_err_set(err, first.code, "%s", first.text);
 	return 0;

@@ -303,7 +303,8 @@ static int map_page(const char *path, const char *run_dir, struct pb_err *err)
 	int rc;
 
 	if (fd < 0)
-		return pb_err_set(err, -errno, "%s: %s", path, strerror(errno));
+		return pb_err_set(err, -errno, "%s: %s%s", path, strerror(errno),
+				  errno == EACCES ? "; run patchbayd as root" : "");
 	rc = lock_page(fd, run_dir, err);
 	if (rc < 0)
 		return rc;

@@ -176,6 +176,7 @@ cgroup_remove() {
 sandbox_end() {
 	[ -z "${sandbox_pid:-}" ] || kill -9 "$sandbox_pid" 2>/dev/null
 	wait 2>/dev/null
+	[ -z "${PB_SANDBOX_PIDFILE:-}" ] || rm -f "$PB_SANDBOX_PIDFILE"
 	wait_until "cgroup_remove '$PB_CGROUP'" 5 || echo "# left behind: cgroup $PB_CGROUP" >&2
 	rmdir "$PB_TMP" || echo "# left behind: directory $PB_TMP" >&2
 }
