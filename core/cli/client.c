@@ -47,8 +47,13 @@ static int open_socket(const struct cli *cli, int *ret_fd, struct pb_err *err)
 	if (fd < 0)
 		return pb_err_set(err, -errno, "socket: %s", strerror(errno));
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return pb_err_set(err, errno == EACCES ? -EACCES : -ECONNREFUSED, "%s: %s",
-				  cli->socket, strerror(errno));
+		return errno == EACCES
+			       ? pb_err_set(err, -EACCES,
+					    "%s: Permission denied; ask as root, or as a member of "
+					    "the group in control.group",
+					    cli->socket)
+			       : pb_err_set(err, -ECONNREFUSED, "%s: %s", cli->socket,
+					    strerror(errno));
 	*ret_fd = PB_TAKE_FD(fd);
 	return 0;
 }
@@ -120,9 +125,15 @@ static int take_answer(const struct pb_buf *line, cJSON **ret_result, struct pb_
 		*ret_result = cJSON_DetachItemFromObjectCaseSensitive(answer, "result");
 		return 0;
 	}
-	/* Codes of our own must not be taken for the agent's. */
-	return pb_err_set(err, code == EACCES || code == ENOSYS ? -code : -EREMOTEIO, "%s",
-			  pb_json_str(answer, "error", "no reason given"));
+	/*
+	 * Codes of our own must not be taken for the agent's, and EACCES of an operation (the
+	 * kernel refused a program) not for a refusal of who asks.
+	 */
+	if (pb_json_bool(answer, "refused", false))
+		code = EACCES;
+	else if (code != ENOSYS)
+		code = EREMOTEIO;
+	return pb_err_set(err, -code, "%s", pb_json_str(answer, "error", "no reason given"));
 }
 
 static int ask(const struct cli *cli, const char *const *words, size_t n_words, uint64_t deadline,
@@ -179,9 +190,7 @@ int cli_report(const struct cli *cli, int rc, const struct pb_err *err)
 			"or \"patchbayd -c FILE\", or name its socket with --socket",
 			err->text);
 	if (rc == -EACCES)
-		return cli_fail(CLI_UNREACHABLE,
-				"%s; ask as root, or as a member of the group in control.group",
-				err->text);
+		return cli_fail(CLI_UNREACHABLE, "%s", err->text);
 	if (rc == -EPIPE)
 		return cli_fail(CLI_UNREACHABLE, "%s (%s); its log says why", err->text,
 				cli->socket);

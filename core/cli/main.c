@@ -185,9 +185,9 @@ static int unknown_command(const struct cli *cli, const struct pb_err *err)
 		 cli->n_words > 1 ? cli->words[1] : "");
 	near = pb_suggest(given, names);
 	if (near)
-		return cli_fail(CLI_FAILED, "unknown command \"%s\"; did you mean \"%s\"?", given,
+		return cli_fail(CLI_USAGE, "unknown command \"%s\"; did you mean \"%s\"?", given,
 				near);
-	return cli_fail(CLI_FAILED, "%s", err->text);
+	return cli_fail(CLI_USAGE, "%s", err->text);
 }
 
 static int ask_agent(struct cli *cli, const struct cli_command *command)

@@ -142,12 +142,26 @@ static cJSON *peer_error(int err, const char *text)
 	return answer;
 }
 
-static void peer_refuse(struct control_peer *peer, int err, const char *text)
+static void peer_end(struct control_peer *peer, cJSON *answer)
 {
 	peer->last = true;
 	uv_read_stop((uv_stream_t *)&peer->pipe);
 	peer->reading = false;
-	peer_answer(peer, NULL, peer_error(err, text));
+	peer_answer(peer, NULL, answer);
+}
+
+static void peer_refuse(struct control_peer *peer, int err, const char *text)
+{
+	peer_end(peer, peer_error(err, text));
+}
+
+/* A mark of its own, because an operation may fail by EACCES too. */
+static void peer_refuse_user(struct control_peer *peer, const char *text)
+{
+	cJSON *answer = peer_error(EACCES, text);
+
+	cJSON_AddBoolToObject(answer, "refused", true);
+	peer_end(peer, answer);
 }
 
 static void request_done(struct pb_request *req, cJSON *answer)
@@ -314,7 +328,7 @@ void control_peer_accept(struct pb_control *control)
 	    uv_fileno((uv_handle_t *)&peer->pipe, &fd) < 0)
 		control_peer_close(peer);
 	else if (control_check_peer(control, fd, &err) < 0)
-		peer_refuse(peer, EACCES, err.text);
+		peer_refuse_user(peer, err.text);
 	else if (control->n_peers > CONTROL_PEERS_MAX)
 		peer_refuse(peer, EAGAIN, "too many connections to the agent; try again");
 	else

@@ -196,8 +196,8 @@ static int cgroup_open(const char *cgroup, int *ret_fd, struct pb_err *err)
 	char mount[256];
 
 	if (fd < 0)
-		return pb_err_set(err, -errno, "datapath.cgroup %s: %s; choose a directory in %s", cgroup,
-				  strerror(errno), cgroup2_mount(mount, sizeof(mount)));
+		return pb_err_set(err, -errno, "datapath.cgroup %s: %s; choose a directory in %s",
+				  cgroup, strerror(errno), cgroup2_mount(mount, sizeof(mount)));
 	if (fstatfs(fd, &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC)
 		return pb_err_set(err, -ENOTSUP,
 				  "datapath.cgroup %s: not a cgroup2 directory; choose one in %s",

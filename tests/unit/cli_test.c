@@ -215,12 +215,13 @@ Test(cli, there_is_a_script_for_each_shell_and_none_for_others)
 	cr_assert_null(cli_completion_script("tcsh", table));
 }
 
-/* An agent that dies of its first question and is ready again when the next one comes. */
-static unsigned times_asked(const char *first, const char *second, int *ret_exit)
+/* An agent that gives its first question this answer, or dies of it; then it is ready. */
+static unsigned times_asked(const char *first, const char *second, const char *first_answer,
+			    int *ret_exit)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/tmp/pb-cli-XXXXXX"};
 	PB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	static const char answer[] = "{\"ok\":true,\"result\":{\"state\":\"ready\"}}\n";
+	static const char ready[] = "{\"ok\":true,\"result\":{\"state\":\"ready\"}}\n";
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	unsigned asked = 0;
 	int status = -1;
@@ -237,13 +238,15 @@ static unsigned times_asked(const char *first, const char *second, int *ret_exit
 		_exit(127);
 	}
 	while (waitpid(pid, &status, WNOHANG) == 0) {
+		const char *answer = asked ? ready : first_answer;
 		char request[256];
 		int peer = poll(&p, 1, 20) > 0 ? accept(fd, NULL, NULL) : -1;
 
 		if (peer < 0)
 			continue;
 		cr_assert_gt(recv(peer, request, sizeof(request), 0), 0);
-		if (++asked > 1)
+		asked++;
+		if (answer)
 			cr_assert_gt(send(peer, answer, strlen(answer), MSG_NOSIGNAL), 0);
 		close(peer);
 	}
@@ -257,7 +260,7 @@ Test(cli, a_question_of_the_core_is_asked_again_when_the_agent_restarts)
 	int code = -1;
 
 	/* The chains, then whether it is ready, then the chains again. */
-	cr_expect_eq(times_asked("chain", "show", &code), 3);
+	cr_expect_eq(times_asked("chain", "show", NULL, &code), 3);
 	cr_expect_eq(code, CLI_OK);
 }
 
@@ -265,6 +268,29 @@ Test(cli, a_command_of_a_plugin_is_never_asked_again_because_it_may_be_what_ende
 {
 	int code = -1;
 
-	cr_expect_eq(times_asked("hello", "count", &code), 1);
+	cr_expect_eq(times_asked("hello", "count", NULL, &code), 1);
 	cr_expect_eq(code, CLI_UNREACHABLE);
+}
+
+Test(cli, the_exit_code_tells_a_refusal_of_the_user_from_one_by_the_kernel)
+{
+	static const struct {
+		const char *answer;
+		int code;
+	} cases[] = {
+		{"{\"ok\":false,\"errno\":13,\"error\":\"user 5 may not use this socket\","
+		 "\"refused\":true}\n",
+		 CLI_UNREACHABLE},
+		{"{\"ok\":false,\"errno\":13,\"error\":\"the kernel refused the program\"}\n",
+		 CLI_FAILED},
+		{"{\"ok\":false,\"errno\":111,\"error\":\"of a plugin's own\"}\n", CLI_FAILED},
+		{"{\"ok\":false,\"errno\":38,\"error\":\"unknown command\"}\n", CLI_USAGE},
+	};
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		int code = -1;
+
+		cr_expect_eq(times_asked("hello", "count", cases[i].answer, &code), 1);
+		cr_expect_eq(code, cases[i].code, "case %zu: exit code %d", i, code);
+	}
 }
