@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The commands of the core. Each answers at once from what the rooms report; none changes
- * anything.
+ * anything, and none looks into a room once the agent began to end.
  */
 #include <agent_private.h>
 
@@ -11,6 +11,15 @@ static void reply(struct pb_request *req, cJSON *result)
 		pb_request_reply(req, result);
 	else
 		pb_request_fail(req, ENOMEM, "out of memory");
+}
+
+/* The rooms go one after the other, the control socket last. */
+static bool refuse_while_ending(const struct pb_agent *agent, struct pb_request *req)
+{
+	if (strcmp(agent->state, "stopping") != 0)
+		return false;
+	pb_request_fail(req, ESHUTDOWN, "the agent is ending; start it again, then ask");
+	return true;
 }
 
 static double rss_bytes(void)
@@ -51,10 +60,13 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 {
 	struct pb_agent *agent = arg;
 	uint64_t uptime_s = (pb_now_ns() - agent->started_ns) / 1000000000;
-	cJSON *o = cJSON_CreateObject();
+	cJSON *o;
 
 	(void)args;
 	(void)n_args;
+	if (refuse_while_ending(agent, req))
+		return;
+	o = cJSON_CreateObject();
 	cJSON_AddStringToObject(o, "version", PACKAGE_VERSION);
 	cJSON_AddStringToObject(o, "state", agent->state);
 	cJSON_AddStringToObject(o, "node", agent->config->node.name);
@@ -74,31 +86,40 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 static void cmd_chain_show(void *arg, struct pb_request *req, const char *const *args,
 			   uint32_t n_args)
 {
+	struct pb_agent *agent = arg;
+
 	(void)args;
 	(void)n_args;
-	reply(req, pb_dp_chain_json(((struct pb_agent *)arg)->dp));
+	if (!refuse_while_ending(agent, req))
+		reply(req, pb_dp_chain_json(agent->dp));
 }
 
 static void cmd_map_list(void *arg, struct pb_request *req, const char *const *args,
 			 uint32_t n_args)
 {
+	struct pb_agent *agent = arg;
+
 	(void)args;
 	(void)n_args;
-	reply(req, pb_dp_map_list_json(((struct pb_agent *)arg)->dp));
+	if (!refuse_while_ending(agent, req))
+		reply(req, pb_dp_map_list_json(agent->dp));
 }
 
 static void cmd_map_dump(void *arg, struct pb_request *req, const char *const *args,
 			 uint32_t n_args)
 {
+	struct pb_agent *agent = arg;
 	struct pb_err err = {0};
 	cJSON *table = NULL;
 	int rc;
 
+	if (refuse_while_ending(agent, req))
+		return;
 	if (n_args != 1) {
 		pb_request_fail(req, EINVAL, "usage: map dump NAME; \"map list\" shows the names");
 		return;
 	}
-	rc = pb_dp_map_dump_json(((struct pb_agent *)arg)->dp, args[0], &table, &err);
+	rc = pb_dp_map_dump_json(agent->dp, args[0], &table, &err);
 	if (rc < 0)
 		pb_request_fail(req, rc, "%s", err.text);
 	else
@@ -112,6 +133,8 @@ static void cmd_endpoint_list(void *arg, struct pb_request *req, const char *con
 
 	(void)args;
 	(void)n_args;
+	if (refuse_while_ending(agent, req))
+		return;
 	if (agent->node)
 		reply(req, pb_node_json(agent->node));
 	else

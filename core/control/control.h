@@ -4,8 +4,9 @@
  *
  * Owns a UNIX stream socket, mode 0660, peers checked by SO_PEERCRED (root, or a member of
  * control.group). Requests and answers are one JSON object a line: {"command":"map dump",
- * "args":["core/pb_switches"]} -> {"ok":true,"result":{...}} or {"ok":false,"errno":2,"error":"..."}.
- * A slow or hostile peer costs a bounded amount of memory and never delays the loop.
+ * "args":["core/pb_switches"]} -> {"ok":true,"result":{...}} or
+ * {"ok":false,"errno":2,"error":"..."}. A slow or hostile peer costs a bounded amount of memory and
+ * never delays the loop.
  */
 #ifndef PB_CONTROL_H
 #define PB_CONTROL_H

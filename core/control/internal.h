@@ -10,11 +10,16 @@
 #include <sys/types.h>
 
 #define CONTROL_PEERS_MAX 64
-#define CONTROL_LINE_MAX (1U << 20)
+/* Enough for words and a path; parsing as much takes a millisecond at most. */
+#define CONTROL_LINE_MAX (64U << 10)
 #define CONTROL_ANSWER_MAX (64U << 20)
 /* A peer with this many unread bytes or open requests is not read from until it catches up. */
 #define CONTROL_QUEUE_MAX (4U << 20)
 #define CONTROL_REQUESTS_MAX 32
+/* The requests that one peer may have answered in a turn of the loop; a started one is finished. */
+#define CONTROL_TURN_NS 2000000U
+/* libuv before 1.45 runs a timer of 0 ms that a timer starts within the same turn. */
+#define CONTROL_PAUSE_MS 1
 /* A peer that takes no byte of its answer for two such periods is dropped. */
 #define CONTROL_STALL_MS 10000
 
@@ -48,6 +53,7 @@ struct control_peer {
 	struct control_peer *prev, *next;
 	uv_pipe_t pipe;
 	uv_timer_t stall;
+	uv_timer_t turn; /* serves on after the loop looked at others */
 	unsigned handles;
 	struct pb_buf in;
 	struct pb_request *requests;
@@ -56,6 +62,7 @@ struct control_peer {
 	size_t last_queue; /* at the last look of the stall timer */
 	bool reading;
 	bool serving; /* inside peer_serve() */
+	bool more;    /* lines are left for the next turn */
 	bool eof;     /* the peer sends no more */
 	bool last;    /* take no more lines, close when everything is sent */
 	bool closing;

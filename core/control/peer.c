@@ -51,6 +51,7 @@ void control_peer_close(struct control_peer *peer)
 	peer->requests = NULL;
 	uv_close((uv_handle_t *)&peer->pipe, peer_handle_closed);
 	uv_close((uv_handle_t *)&peer->stall, peer_handle_closed);
+	uv_close((uv_handle_t *)&peer->turn, peer_handle_closed);
 }
 
 static void peer_stalled(uv_timer_t *timer)
@@ -260,16 +261,30 @@ static void peer_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 	peer_serve(peer);
 }
 
+static void peer_turn(uv_timer_t *timer)
+{
+	struct control_peer *peer = timer->data;
+
+	peer->more = false;
+	peer_serve(peer);
+}
+
 static void peer_consume_lines(struct control_peer *peer)
 {
+	uint64_t deadline = pb_now_ns() + CONTROL_TURN_NS;
 	size_t done = 0;
 
-	while (!peer->closing && !peer->last && !peer_is_behind(peer)) {
+	while (!peer->closing && !peer->last && !peer->more && !peer_is_behind(peer)) {
 		char *line = peer->in.data + done;
 		char *end = done < peer->in.len ? memchr(line, '\n', peer->in.len - done) : NULL;
 
 		if (!end)
 			break;
+		if (done && pb_now_ns() > deadline) {
+			peer->more = true;
+			uv_timer_start(&peer->turn, peer_turn, CONTROL_PAUSE_MS, 0);
+			break;
+		}
 		done = (size_t)(end + 1 - peer->in.data);
 		peer_line(peer, line, (size_t)(end - line));
 	}
@@ -292,13 +307,13 @@ static void peer_serve(struct control_peer *peer)
 	if (peer->closing || peer->last)
 		return;
 	/* A peer may close its sending side and still wait for answers. */
-	if (peer->eof && peer->queued == 0 && !peer->requests) {
+	if (peer->eof && peer->queued == 0 && !peer->requests && !peer->more) {
 		control_peer_close(peer);
 		return;
 	}
-	behind = peer_is_behind(peer);
+	behind = peer->more || peer_is_behind(peer);
 	if (!behind && peer->in.len > CONTROL_LINE_MAX) {
-		peer_refuse(peer, EMSGSIZE, "a request may have at most 1 MiB");
+		peer_refuse(peer, EMSGSIZE, "a request may have at most 64 KiB");
 		return;
 	}
 	if (behind && peer->reading)
@@ -317,11 +332,13 @@ void control_peer_accept(struct pb_control *control)
 	if (!peer)
 		return;
 	peer->control = control;
-	peer->handles = 2;
+	peer->handles = 3;
 	uv_pipe_init(control->pipe.loop, &peer->pipe, 0);
 	uv_timer_init(control->pipe.loop, &peer->stall);
+	uv_timer_init(control->pipe.loop, &peer->turn);
 	peer->pipe.data = peer;
 	peer->stall.data = peer;
+	peer->turn.data = peer;
 	DL_APPEND(control->peers, peer);
 	control->n_peers++;
 	if (uv_accept((uv_stream_t *)&control->pipe, (uv_stream_t *)&peer->pipe) < 0 ||

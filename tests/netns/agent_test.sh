@@ -181,10 +181,16 @@ if [ -n "$have_tools" ]; then
 	packets='[.datapath.hooks[] | select(.hook == "dev-ingress") | .packets] | add'
 	then_within "packets pass its chains" 10 "[ \$(field \"\$(status node-a)\" '$packets') -gt 100 ]"
 fi
-when "the agent gets SIGTERM"
+when "the agent gets SIGTERM while it is asked without a pause"
+askers=()
+for _ in 1 2 3 4; do
+	while patchbay_on node-a --timeout 2 status; do :; done >/dev/null 2>&1 &
+	askers+=($!)
+done
 kill -TERM "${agent_pid[node-a]}"
 wait "${agent_pid[node-a]}"
 then_is "it exits with 0" $? 0
+wait "${askers[@]}"
 then_like "it ends in order" "$(cat "$(agent_log node-a)")" 'SIGTERM: ending; the datapath goes on'
 then_is "no handle was left" "$(log_lines node-a 'open handles')" 0
 then_ok "its links stay" test -e "$(agent_bpffs node-a)/links/cg_connect4"

@@ -284,7 +284,45 @@ Test(control, a_client_may_close_its_sending_side_and_still_gets_all_answers)
 	cr_assert_eq(answers, 100);
 }
 
-Test(control, a_line_without_end_is_refused_at_one_mebibyte)
+/* Requests that take a millisecond each, and how long the longest turn of the loop was. */
+static void slow(void *arg, struct pb_request *req, const char *const *args, uint32_t n)
+{
+	uint64_t end = pb_now_ns() + 1000000;
+
+	(void)arg;
+	(void)args;
+	(void)n;
+	while (pb_now_ns() < end)
+		;
+	n_kept++;
+	pb_request_reply(req, NULL);
+}
+
+Test(control, a_client_with_a_thousand_requests_at_once_leaves_the_loop_to_others)
+{
+	static const struct pb_control_command command = {"slow", "", "1 ms", slow, NULL};
+	PB_BUF_FREE struct pb_buf requests = {0};
+	PB_BUF_FREE struct pb_buf buf = {0};
+	PB_CLOSE int fd = client();
+	unsigned most = 0;
+
+	cr_assert_eq(pb_control_add(control, &command), 0);
+	for (int i = 0; i < 1000; i++)
+		pb_buf_printf(&requests, "{\"words\":[\"slow\"]}\n");
+	cr_assert_eq(send(fd, requests.data, requests.len, MSG_NOSIGNAL), (ssize_t)requests.len);
+	while (n_kept < 1000) {
+		unsigned before = n_kept;
+
+		uv_run(&loop, UV_RUN_NOWAIT);
+		most = n_kept - before > most ? n_kept - before : most;
+	}
+	/* One turn may serve on by its timer and by what it read. */
+	cr_expect_leq(most, 6, "%u requests of 1 ms were answered in one turn", most);
+	for (int i = 0; i < 1000; i++)
+		free(client_line(fd, &buf));
+}
+
+Test(control, a_line_without_end_is_refused_at_64_kibibytes)
 {
 	PB_BUF_FREE struct pb_buf buf = {0};
 	PB_FREE char *text = malloc(2 << 20);
@@ -306,8 +344,8 @@ Test(control, a_line_without_end_is_refused_at_one_mebibyte)
 	cr_assert_lt(sent, 2 << 20);
 	line = client_line(fd, &buf);
 	cr_assert_str_eq(line,
-			 "{\"ok\":false,\"errno\":90,\"error\":\"a request may have at most 1 "
-			 "MiB\"}");
+			 "{\"ok\":false,\"errno\":90,\"error\":\"a request may have at most 64 "
+			 "KiB\"}");
 	rest = client_line(fd, &buf);
 	cr_assert_null(rest);
 }
