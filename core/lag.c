@@ -57,6 +57,8 @@ static void lag_turn(uv_prepare_t *prepare)
 	pb_lag_record(lag, all > waited ? all - waited : 0);
 	lag->last_ns = now;
 	lag->idle_ns = idle;
+	/* Or the loop would wait for a timer from the start of the turn that set it. */
+	uv_update_time(prepare->loop);
 }
 
 void pb_lag_start(struct pb_lag *lag, uv_loop_t *loop)

@@ -18,7 +18,7 @@
 #define CONTROL_REQUESTS_MAX 32
 /* The requests that one peer may have answered in a turn of the loop; a started one is finished. */
 #define CONTROL_TURN_NS 2000000U
-/* libuv before 1.45 runs a timer of 0 ms that a timer starts within the same turn. */
+/* libuv before 1.45 runs a timer of 0 ms that a timer starts in the same turn. */
 #define CONTROL_PAUSE_MS 1
 /* A peer that takes no byte of its answer for two such periods is dropped. */
 #define CONTROL_STALL_MS 10000

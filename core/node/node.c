@@ -208,7 +208,8 @@ static void on_timer(uv_timer_t *timer)
 
 	HASH_ITER (hh, node->pods, pod, next) {
 		if (pod->dirty && pb_now_ns() > deadline) {
-			schedule(node, 0);
+			/* libuv before 1.45 runs a timer of 0 ms in this very turn. */
+			schedule(node, 1);
 			return;
 		}
 		if (pod->dirty)

@@ -69,6 +69,18 @@ static bool may_wait(const struct pb_generation *gen)
 	return gen->state >= PB_GEN_PREPARING && gen->state <= PB_GEN_QUIESCED;
 }
 
+/*
+ * The loop's clock stands still during a turn. A delay counts from now all the same, but the
+ * clock isn't moved for it: libuv before 1.45 would then run the timer in this very turn, and a
+ * plugin that works in short turns would never let go of the loop.
+ */
+static uint64_t from_now(const uv_loop_t *loop, uint64_t delay_ms)
+{
+	uint64_t now = pb_now_ns() / 1000000, clock = uv_now(loop);
+
+	return delay_ms + (now > clock ? now - clock : 0);
+}
+
 int pb_host_timer_start(struct pb_ctx *ctx, uint64_t delay_ms, uint64_t repeat_ms, pb_timer_fn fn,
 			void *arg, uint32_t *ret_id)
 {
@@ -85,8 +97,7 @@ int pb_host_timer_start(struct pb_ctx *ctx, uint64_t delay_ms, uint64_t repeat_m
 	uv_timer_init(gen->manager->env.loop, &t->uv);
 	gen->manager->handles++;
 	DL_APPEND(gen->timers, t);
-	uv_update_time(gen->manager->env.loop);
-	uv_timer_start(&t->uv, on_timer, delay_ms, repeat_ms);
+	uv_timer_start(&t->uv, on_timer, from_now(t->uv.loop, delay_ms), repeat_ms);
 	if (ret_id)
 		*ret_id = t->id;
 	return 0;

@@ -107,6 +107,34 @@ Test(host, a_timer_fires_once_or_again_and_can_stop_itself)
 	cr_expect_null(gen->timers);
 }
 
+static unsigned rounds;
+
+static void work_in_turns(struct pb_ctx *ctx, void *arg)
+{
+	uint64_t end = pb_now_ns() + 2000000;
+
+	while (pb_now_ns() < end)
+		;
+	if (++rounds < 5)
+		ctx->host->timer_start(ctx, 0, 0, work_in_turns, arg, NULL);
+}
+
+Test(host, a_timer_that_starts_itself_again_at_once_leaves_the_loop_to_others_in_between)
+{
+	uint64_t end = pb_now_ns() + 5000000000ULL;
+
+	/* Two of them, so that one's work makes the other's time come. */
+	cr_assert_eq(host()->timer_start(&gen->ctx, 0, 0, work_in_turns, NULL, NULL), 0);
+	cr_assert_eq(host()->timer_start(&gen->ctx, 0, 0, work_in_turns, NULL, NULL), 0);
+	while (rounds < 5 && pb_now_ns() < end) {
+		unsigned before = rounds;
+
+		uv_run(&loop, UV_RUN_NOWAIT);
+		cr_expect_leq(rounds - before, 2, "%u rounds in one turn", rounds - before);
+	}
+	cr_expect_geq(rounds, 5);
+}
+
 Test(host, a_timer_that_is_due_while_held_fires_on_release_once)
 {
 	host()->timer_start(&gen->ctx, 1, 1, on_timer, "tick", NULL);
