@@ -89,6 +89,19 @@ PB_INLINE void exit_count(__u32 verdict)
 		__sync_fetch_and_add(&c->verdicts[verdict], 1);
 }
 
+/* The record is of one call: what the next one finds must not pass for its own. */
+PB_INLINE void exit_close_record(void)
+{
+	__u32 key = pb_hook_id;
+	struct pb_sock *s;
+
+	if (!pb_observed)
+		return;
+	s = bpf_map_lookup_elem(&pb_socks, &key);
+	if (s)
+		s->task = 0;
+}
+
 /*
  * Where a call may be refused the verdict is the kernel's own return value, which belongs to the
  * task; a per-CPU record could be another task's by now.
@@ -99,6 +112,7 @@ PB_INLINE void exit_count(__u32 verdict)
 		bool denied = bpf_get_retval() < 0;                                                \
                                                                                                    \
 		(void)ctx;                                                                         \
+		exit_close_record();                                                               \
 		exit_count(denied ? PB_VERDICT_DROP : PB_VERDICT_PASS);                            \
 		return !denied;                                                                    \
 	}
@@ -107,6 +121,7 @@ PB_INLINE void exit_count(__u32 verdict)
 	PB_SOCK_ADDR(attach_, name_)                                                               \
 	{                                                                                          \
 		(void)ctx;                                                                         \
+		exit_close_record();                                                               \
 		exit_count(PB_VERDICT_PASS);                                                       \
 		return 1;                                                                          \
 	}

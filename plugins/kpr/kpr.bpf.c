@@ -197,6 +197,7 @@ PB_INLINE int forward4(struct bpf_sock_addr *ctx)
 	key_from_ctx4(ctx, &key);
 	outcome = translate(ctx, &key, &b);
 	if (outcome == TRANSLATED && b) {
+		pb_sock_keep_orig(ctx);
 		ctx->user_ip4 = b->addr.v4;
 		ctx->user_port = b->port;
 	}
@@ -212,6 +213,7 @@ PB_INLINE int forward6(struct bpf_sock_addr *ctx)
 
 	outcome = translate(ctx, &key, &b);
 	if (outcome == TRANSLATED && b) {
+		pb_sock_keep_orig(ctx);
 		if (mapped) {
 			ctx->user_ip6[3] = b->addr.v4;
 		} else {
@@ -259,6 +261,7 @@ PB_INLINE int back4(struct bpf_sock_addr *ctx)
 
 	key_from_ctx4(ctx, &peer);
 	if (recall(ctx, &peer, &frontend)) {
+		pb_sock_keep_orig(ctx);
 		ctx->user_ip4 = frontend.addr.v4;
 		ctx->user_port = frontend.port;
 	}
@@ -271,6 +274,7 @@ PB_INLINE int back6(struct bpf_sock_addr *ctx)
 	int mapped = key_from_ctx6(ctx, &peer);
 
 	if (recall(ctx, &peer, &frontend)) {
+		pb_sock_keep_orig(ctx);
 		if (mapped) {
 			ctx->user_ip6[3] = frontend.addr.v4;
 		} else {

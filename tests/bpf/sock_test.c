@@ -185,3 +185,80 @@ Test(sock, empty_chains_let_every_call_pass)
 		close(links[i]);
 	}
 }
+
+static struct pb_sock seen(const struct pb_dp_object *object)
+{
+	const uint32_t zero = 0;
+	struct pb_sock sock = {0};
+
+	cr_assert_eq(bpf_map_lookup_elem(pb_object_map(object, "seen")->fd, &zero, &sock), 0);
+	return sock;
+}
+
+Test(sock, an_observer_sees_both_addresses_the_verdict_and_the_reason)
+{
+	static const struct {
+		uint16_t port, translated;
+		int rc;
+		uint8_t verdict;
+		uint16_t reason;
+	} cases[] = {
+		{83, 82, 0, PB_VERDICT_PASS, PB_REASON_NONE},
+		{81, 81, -ECONNREFUSED, PB_VERDICT_DROP, PB_REASON_NO_SERVICE},
+		/* nothing of the call before is left in the record */
+		{82, 82, 0, PB_VERDICT_PASS, PB_REASON_NONE},
+	};
+	struct pb_dp_object *object;
+	struct pb_dp_slot slots[3];
+	const uint32_t hook = PB_HOOK_CONNECT4;
+	int link, listener;
+
+	/* given: a chain that translates, refuses, and is observed */
+	sandbox_open();
+	listener = listen_on(82);
+	object = sandbox_stages("stages");
+	slots[0] = sandbox_slot(hook, PB_BAND_SERVICE, object, "a", "stages_translate4");
+	slots[1] = sandbox_slot(hook, PB_BAND_POLICY, object, "b", "stages_connect4");
+	slots[2] = sandbox_slot(hook, PB_BAND_OBSERVE, object, "c", "stages_see_connect4");
+	sandbox_chain(slots, 3, hook);
+	link = attach(hook);
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		struct pb_sock s;
+
+		cr_expect_eq(connect_to(cases[i].port), cases[i].rc, "port %u", cases[i].port);
+		s = seen(object);
+		cr_expect_eq(s.size, sizeof(s));
+		cr_expect_eq(s.hook, hook);
+		cr_expect_eq(s.family, 4);
+		cr_expect_eq(s.protocol, IPPROTO_TCP);
+		cr_expect_eq(s.task >> 32, (uint64_t)getpid());
+		cr_expect_neq(s.cookie, 0);
+		cr_expect_eq(s.addr.v4, htonl(INADDR_LOOPBACK));
+		cr_expect_eq(s.translated.v4, htonl(INADDR_LOOPBACK));
+		cr_expect_eq(ntohs(s.port), cases[i].port);
+		cr_expect_eq(ntohs(s.translated_port), cases[i].translated);
+		cr_expect_eq(s.verdict, cases[i].verdict, "port %u", cases[i].port);
+		cr_expect_eq(s.reason, cases[i].reason, "port %u", cases[i].port);
+	}
+	close(link);
+	close(listener);
+	pb_dp_object_free(object);
+}
+
+/* Each has its own rules about fields of the context and helpers: the verifier is the judge. */
+Test(sock, every_sock_addr_hook_takes_an_observer)
+{
+	struct pb_dp_object *object;
+
+	sandbox_open();
+	object = sandbox_stages("stages");
+	for (uint32_t hook = PB_HOOK_CONNECT4; hook <= PB_HOOK_BIND6; hook++) {
+		PB_FREE char *program = pb_sprintf("stages_see_%s", pb_hook_name(hook));
+		struct pb_dp_slot slot =
+			sandbox_slot(hook, PB_BAND_OBSERVE, object, "see", program);
+
+		sandbox_chain(&slot, 1, hook);
+	}
+	pb_dp_object_free(object);
+}

@@ -130,6 +130,51 @@ PB_SOCK_ADDR(connect4, stages_connect4)
 	return pb_next(ctx);
 }
 
+/* Port 83 is another way to say port 82. */
+PB_SOCK_ADDR(connect4, stages_translate4)
+{
+	if (ctx->user_port == bpf_htons(83)) {
+		pb_sock_keep_orig(ctx);
+		ctx->user_port = bpf_htons(82);
+	}
+	return pb_next(ctx);
+}
+
+/* The last call as an observer saw it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pb_sock);
+} seen SEC(".maps");
+
+PB_INLINE int stages_see(struct bpf_sock_addr *ctx)
+{
+	__u32 zero = 0;
+	struct pb_sock *now = pb_sock(ctx), *seen_sock = bpf_map_lookup_elem(&seen, &zero);
+
+	if (now && seen_sock)
+		*seen_sock = *now;
+	return pb_next(ctx);
+}
+
+#define STAGES_SEE(attach_)                                                                        \
+	PB_SOCK_ADDR(attach_, stages_see_##attach_)                                                \
+	{                                                                                          \
+		return stages_see(ctx);                                                            \
+	}
+
+STAGES_SEE(connect4)
+STAGES_SEE(connect6)
+STAGES_SEE(sendmsg4)
+STAGES_SEE(sendmsg6)
+STAGES_SEE(recvmsg4)
+STAGES_SEE(recvmsg6)
+STAGES_SEE(getpeername4)
+STAGES_SEE(getpeername6)
+STAGES_SEE(bind4)
+STAGES_SEE(bind6)
+
 /* What the kernel's own part of a test run costs; never put into a chain. */
 PB_TC(stages_empty)
 {

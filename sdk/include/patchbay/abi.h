@@ -138,8 +138,10 @@ struct pb_packet {
 };
 
 /*
- * What a socket hook decided, one per CPU and socket hook, only written when the chain has an
- * observer. A socket hook may be preempted, so a reader checks `task` before it believes it.
+ * A call on a sock_addr hook (connect, sendmsg, recvmsg, getpeername, bind) as an observer sees
+ * it, one per CPU and hook. Written by pb_sock_keep_orig(), pb_deny() and pb_sock(), only in
+ * chains that have an observer; exit clears `task`. Another task may preempt this one and take
+ * the record, so whoever has copied it looks at `task` once more before believing the copy.
  */
 struct pb_sock {
 	__u32 size;
@@ -147,10 +149,10 @@ struct pb_sock {
 	__u8 family;
 	__u8 protocol;
 	__u8 verdict;
-	__u64 task;		  /* bpf_get_current_pid_tgid() of the writer */
+	__u64 task;		  /* bpf_get_current_pid_tgid() of the writer; 0: nobody's */
 	__u64 cookie;		  /* of the socket */
-	union pb_addr addr;	  /* as the application gave it */
-	union pb_addr translated; /* as the kernel goes on with it */
+	union pb_addr addr;	  /* before the chain: connect's as the application gave it */
+	union pb_addr translated; /* as the call goes on with it */
 	__be16 port;
 	__be16 translated_port;
 	__u16 reason;

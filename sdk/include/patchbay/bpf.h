@@ -197,6 +197,87 @@ PB_INLINE struct pb_endpoint *pb_endpoint(struct pb_packet *pkt)
 	return ep;
 }
 
+/* Hooks where the kernel lets a program refuse, and knows bpf_get_retval(). */
+PB_INLINE int pb_sock_may_deny(void)
+{
+	return pb_hook_id <= PB_HOOK_SENDMSG6 || pb_hook_id == PB_HOOK_BIND4 ||
+	       pb_hook_id == PB_HOOK_BIND6;
+}
+
+/* The address in the context; ports and addresses in network byte order. */
+PB_INLINE void pb_sock_address(struct bpf_sock_addr *ctx, union pb_addr *ret_addr, __be16 *ret_port)
+{
+	/* IPv4 and IPv6 hooks alternate, and each may read its own family's fields only. */
+	if (pb_hook_id & 1) {
+		ret_addr->v6[0] = ctx->user_ip6[0];
+		ret_addr->v6[1] = ctx->user_ip6[1];
+		ret_addr->v6[2] = ctx->user_ip6[2];
+		ret_addr->v6[3] = ctx->user_ip6[3];
+		/* Or the compiler joins the loads of both branches into one of a variable offset.
+		 */
+		asm volatile("" ::: "memory");
+	} else {
+		ret_addr->v4 = ctx->user_ip4;
+		ret_addr->v6[1] = 0;
+		ret_addr->v6[2] = 0;
+		ret_addr->v6[3] = 0;
+	}
+	*ret_port = ctx->user_port;
+}
+
+/* This call's record, started from the context if no program did that before. */
+PB_INLINE struct pb_sock *pb_sock_open(struct bpf_sock_addr *ctx)
+{
+	__u64 task = bpf_get_current_pid_tgid();
+	__u32 key = pb_hook_id;
+	struct pb_sock *s = bpf_map_lookup_elem(&pb_socks, &key);
+
+	if (!s || s->task == task)
+		return s;
+	/* First, so that a task that comes between leaves a record that is nobody's. */
+	*(volatile __u64 *)&s->task = task;
+	s->size = sizeof(*s);
+	s->hook = pb_hook_id;
+	s->family = pb_hook_id & 1 ? 6 : 4;
+	s->protocol = ctx->protocol;
+	s->verdict = PB_VERDICT_PASS;
+	s->reason = PB_REASON_NONE;
+	s->reserved = 0;
+	s->cookie = bpf_get_socket_cookie(ctx);
+	pb_sock_address(ctx, &s->addr, &s->port);
+	s->translated = s->addr;
+	s->translated_port = s->port;
+	return s;
+}
+
+/*
+ * Keeps the address before its first translation, for observers; free in a chain without one.
+ * Call it before the first change of the address in the context.
+ */
+PB_INLINE void pb_sock_keep_orig(struct bpf_sock_addr *ctx)
+{
+	if (pb_observed)
+		pb_sock_open(ctx);
+}
+
+/*
+ * The record of the call for an observer: both addresses, verdict and reason. Copy what you
+ * need and then look whether `task` is still bpf_get_current_pid_tgid(); if not, another task
+ * took the record and the copy is worthless. Only on sock_addr hooks. NULL never happens at run
+ * time, but the verifier wants the check.
+ */
+PB_INLINE struct pb_sock *pb_sock(struct bpf_sock_addr *ctx)
+{
+	struct pb_sock *s = pb_sock_open(ctx);
+
+	if (!s)
+		return s;
+	pb_sock_address(ctx, &s->translated, &s->translated_port);
+	if (pb_sock_may_deny() && bpf_get_retval() < 0)
+		s->verdict = PB_VERDICT_DROP;
+	return s;
+}
+
 /* Ends a socket chain: the call goes on with whatever address is in the context now. */
 PB_INLINE int pb_allow(void *ctx)
 {
@@ -215,6 +296,12 @@ PB_INLINE int pb_deny(void *ctx, int err, __u32 reason)
 
 	if (n)
 		(*n)++;
+	if (pb_observed) {
+		struct pb_sock *s = pb_sock_open(ctx);
+
+		if (s)
+			s->reason = reason;
+	}
 	bpf_set_retval(-err);
 	PB_TAIL_CALL(ctx, pb_slot_exit);
 	return pb_missed();
