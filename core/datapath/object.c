@@ -104,6 +104,7 @@ struct pb_dp_object *pb_dp_object_free(struct pb_dp_object *o)
 		return NULL;
 	for (size_t i = 0; i < o->n_maps; i++) {
 		pb_reg_put(o->dp, o->maps[i].reg);
+		pb_reg_put(o->dp, o->maps[i].small);
 		free(o->maps[i].name);
 	}
 	for (size_t i = 0; i < o->n_opts; i++)
@@ -269,6 +270,15 @@ static int object_add_map(struct pb_dp_object *o, const char *name)
 	return 0;
 }
 
+static struct pb_reg_key object_key(const struct pb_dp_object *o, const struct object_map *m)
+{
+	return (struct pb_reg_key){.plugin = o->plugin,
+				   .name = m->name,
+				   .schema = m->opts.schema,
+				   .flags = m->opts.flags,
+				   .sized = m->opts.max_entries > 0};
+}
+
 /* Finds the map in the registry, or leaves it to be created by the load. */
 static int prepare_map(struct pb_dp_object *o, struct bpf_object *obj, struct bpf_map *map,
 		       struct pb_err *err)
@@ -285,8 +295,8 @@ static int prepare_map(struct pb_dp_object *o, struct bpf_object *obj, struct bp
 	if (rc < 0)
 		return pb_object_err(o, err, rc, "map %s: can't set max_entries: %s", m->name,
 				     strerror(-rc));
-	key = (struct pb_reg_key){o->plugin, m->name, m->opts.schema, m->opts.flags};
-	rc = pb_reg_find(o->dp, &key, map, bpf_object__btf(obj), &m->reg, err);
+	key = object_key(o, m);
+	rc = pb_reg_find(o->dp, &key, map, bpf_object__btf(obj), &m->reg, &m->small, err);
 	if (rc < 0)
 		return pb_err_prefix(err, "plugin %s, object %s", o->plugin, o->name);
 	if (!m->reg)
@@ -328,12 +338,14 @@ static int create_maps(struct pb_dp_object *o, struct bpf_object *obj, struct pb
 	rc = pb_elf_load(o, obj, "maps", err);
 	for (size_t i = 0; rc == 0 && i < o->n_maps; i++) {
 		struct object_map *m = &o->maps[i];
-		struct pb_reg_key key = {o->plugin, m->name, m->opts.schema, m->opts.flags};
+		struct pb_reg_key key = object_key(o, m);
 
 		if (m->reg)
 			continue;
-		rc = pb_reg_add(o->dp, &key, bpf_object__find_map_fd_by_name(obj, m->name), &m->reg,
-				err);
+		rc = pb_reg_add(o->dp, &key, bpf_object__find_map_fd_by_name(obj, m->name),
+				m->small, &m->reg, err);
+		/* It lives as long as a generation has it, not as long as this one. */
+		m->small = pb_reg_put(o->dp, m->small);
 		if (rc < 0)
 			pb_err_prefix(err, "plugin %s, object %s", o->plugin, o->name);
 	}

@@ -18,7 +18,8 @@ struct object_const {
 struct object_map {
 	char *name;
 	struct pb_map_opts opts;
-	struct pb_reg_map *reg; /* NULL until prepared */
+	struct pb_reg_map *reg;	  /* NULL until prepared */
+	struct pb_reg_map *small; /* too small: `reg` is going to grow from it */
 };
 
 struct pb_dp_object {

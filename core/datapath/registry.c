@@ -5,6 +5,8 @@
 
 #include <fcntl.h>
 
+#include <base/log.h>
+
 static struct pb_reg_map *reg_free(struct pb_reg_map *map)
 {
 	if (!map)
@@ -14,6 +16,7 @@ static struct pb_reg_map *reg_free(struct pb_reg_map *map)
 	free(map->plugin);
 	free(map->name);
 	free(map->pin);
+	free(map->pin_beside);
 	free(map);
 	return NULL;
 }
@@ -36,6 +39,7 @@ static struct pb_reg_map *reg_new(struct pb_dp *dp, const struct pb_reg_key *key
 	map->plugin = strdup(key->plugin);
 	map->name = strdup(key->name);
 	map->pin = reg_pin_path(dp, key);
+	map->dp = dp;
 	map->schema = key->schema;
 	map->flags = key->flags;
 	map->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -106,8 +110,25 @@ static int check_btf(const struct pb_reg_map *map, const struct bpf_map_info *in
 	return rc;
 }
 
+static int check_size(const struct pb_reg_map *map, uint32_t is, uint32_t want, bool sized,
+		      bool *ret_small, struct pb_err *err)
+{
+	if (is == want)
+		return 0;
+	if (!sized)
+		return mismatch(map, err, "it holds %u entries at most and would hold %u", is,
+				want);
+	*ret_small = is < want;
+	/* Its entries may not fit into less, and room to spare does no harm. */
+	if (is > want)
+		pb_warn("datapath",
+			"map %s/%s: stays at %u entries: a map that is in use only grows",
+			map->plugin, map->name, is);
+	return 0;
+}
+
 static int reg_check(const struct pb_reg_map *map, const struct bpf_map *want,
-		     const struct btf *btf, struct pb_err *err)
+		     const struct btf *btf, bool sized, bool *ret_small, struct pb_err *err)
 {
 	struct bpf_map_info info = {0};
 	uint32_t len = sizeof(info);
@@ -130,13 +151,10 @@ static int reg_check(const struct pb_reg_map *map, const struct bpf_map *want,
 	if (info.value_size != bpf_map__value_size(want))
 		return mismatch(map, err, "its value has %u bytes and would have %u",
 				info.value_size, bpf_map__value_size(want));
-	if (info.max_entries != bpf_map__max_entries(want))
-		return mismatch(map, err, "it holds %u entries at most and would hold %u",
-				info.max_entries, bpf_map__max_entries(want));
 	if (info.map_flags != bpf_map__map_flags(want))
 		return mismatch(map, err, "its flags are 0x%x and would be 0x%x", info.map_flags,
 				bpf_map__map_flags(want));
-	return 0;
+	return check_size(map, info.max_entries, bpf_map__max_entries(want), sized, ret_small, err);
 }
 
 /* ---- the list ---- */
@@ -144,12 +162,13 @@ static int reg_check(const struct pb_reg_map *map, const struct bpf_map *want,
 /* With dp->lock held. */
 static struct pb_reg_map *reg_lookup(struct pb_dp *dp, const struct pb_reg_key *key)
 {
-	struct pb_reg_map *map;
+	struct pb_reg_map *map = NULL;
 
-	for (map = dp->maps; map; map = map->next)
-		if (map->pin && map->schema == key->schema && strcmp(map->name, key->name) == 0 &&
-		    strcmp(map->plugin, key->plugin) == 0)
-			break;
+	/* The last one: what grew stands behind what it grew from. */
+	for (struct pb_reg_map *at = dp->maps; at; at = at->next)
+		if (at->pin && !at->outgrown && at->schema == key->schema &&
+		    strcmp(at->name, key->name) == 0 && strcmp(at->plugin, key->plugin) == 0)
+			map = at;
 	if (map)
 		map->refs++;
 	return map;
@@ -179,12 +198,14 @@ static int reg_open_pin(struct pb_dp *dp, const struct pb_reg_key *key, struct p
 }
 
 int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf_map *want,
-		const struct btf *btf, struct pb_reg_map **ret_map, struct pb_err *err)
+		const struct btf *btf, struct pb_reg_map **ret_map, struct pb_reg_map **ret_small,
+		struct pb_err *err)
 {
 	struct pb_reg_map *map = NULL;
+	bool small = false;
 	int rc = 0;
 
-	*ret_map = NULL;
+	*ret_map = *ret_small = NULL;
 	if (key->flags & PB_MAP_EPHEMERAL)
 		return 0;
 	/* One step, so that a pin that pb_reg_put() is about to remove isn't opened. */
@@ -194,13 +215,61 @@ int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf
 		rc = reg_open_pin(dp, key, &map, err);
 	uv_mutex_unlock(&dp->lock);
 	if (rc == 0 && map)
-		rc = reg_check(map, want, btf, err);
+		rc = reg_check(map, want, btf, key->sized, &small, err);
 	if (rc < 0) {
 		pb_reg_put(dp, map);
 		return rc;
 	}
-	*ret_map = map;
+	*(small ? ret_small : ret_map) = map;
 	return 0;
+}
+
+static int copy_entries(const struct pb_reg_map *from, const struct pb_reg_map *to)
+{
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+	int cpus = libbpf_num_possible_cpus();
+	int rc = bpf_obj_get_info_by_fd(from->fd, &info, &len);
+	PB_FREE void *key = calloc(1, info.key_size + 1UL);
+	/* Of a per-CPU map a value has a part for each CPU. */
+	PB_FREE void *value = calloc(cpus < 1 ? 1 : (size_t)cpus, info.value_size + 8UL);
+
+	if (rc < 0 || cpus < 0)
+		return rc < 0 ? rc : cpus;
+	if (!key || !value)
+		return -ENOMEM;
+	rc = bpf_map_get_next_key(from->fd, NULL, key);
+	while (rc == 0) {
+		rc = bpf_map_lookup_elem(from->fd, key, value);
+		if (rc == 0)
+			rc = bpf_map_update_elem(to->fd, key, value, BPF_ANY);
+		/* The map is in use: an entry may go while we look. */
+		if (rc == 0 || rc == -ENOENT)
+			rc = bpf_map_get_next_key(from->fd, key, key);
+	}
+	return rc == -ENOENT ? 0 : rc;
+}
+
+static int reg_grow(struct pb_reg_map *map, struct pb_reg_map *small, struct pb_err *err)
+{
+	int rc = copy_entries(small, map);
+
+	map->pin_beside = pb_sprintf("%s_grown", map->pin);
+	if (rc == 0 && !map->pin_beside)
+		rc = -ENOMEM;
+	if (rc < 0)
+		return pb_err_set(err, rc,
+				  "map %s/%s: can't copy its entries into a larger one: %s",
+				  map->plugin, map->name, strerror(-rc));
+	/* Left by an agent that was killed meanwhile. */
+	unlink(map->pin_beside);
+	map->grown_from = pb_reg_ref(map->dp, small);
+	return 0;
+}
+
+static const char *pin_now(const struct pb_reg_map *map)
+{
+	return map->pin_beside ? map->pin_beside : map->pin;
 }
 
 static int reg_pin(struct pb_reg_map *map, struct pb_err *err)
@@ -214,7 +283,7 @@ static int reg_pin(struct pb_reg_map *map, struct pb_err *err)
 	rc = pb_dir_make(dir, 0700, err);
 	if (rc < 0)
 		return rc;
-	rc = bpf_obj_pin(map->fd, map->pin);
+	rc = bpf_obj_pin(map->fd, pin_now(map));
 	if (rc < 0)
 		return pb_err_set(err, rc,
 				  "map %s/%s: can't pin it at %s: %s; a name may hold letters, "
@@ -224,17 +293,20 @@ static int reg_pin(struct pb_reg_map *map, struct pb_err *err)
 	return 0;
 }
 
-int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb_reg_map **ret_map,
-	       struct pb_err *err)
+int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb_reg_map *small,
+	       struct pb_reg_map **ret_map, struct pb_err *err)
 {
 	struct pb_reg_map *map = reg_new(dp, key, fd);
 	int rc = 0;
 
 	if (!map)
 		return pb_err_set(err, -ENOMEM, "map %s/%s: no memory", key->plugin, key->name);
-	if (map->pin)
+	if (small)
+		rc = reg_grow(map, small, err);
+	if (rc == 0 && map->pin)
 		rc = reg_pin(map, err);
 	if (rc < 0) {
+		pb_reg_put(dp, map->grown_from);
 		reg_free(map);
 		return rc;
 	}
@@ -252,7 +324,8 @@ struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *
 	uv_mutex_lock(&dp->lock);
 	for (struct pb_reg_map *map = dp->maps; map; map = map->next)
 		if ((map->refs > 0 || !in_use) && strcmp(map->name, name) == 0 &&
-		    strcmp(map->plugin, plugin) == 0 && (!found || map->schema > found->schema))
+		    strcmp(map->plugin, plugin) == 0 && !map->outgrown &&
+		    (!found || map->schema >= found->schema))
 			found = map;
 	if (found)
 		found->refs++;
@@ -270,6 +343,7 @@ struct pb_reg_map *pb_reg_ref(struct pb_dp *dp, struct pb_reg_map *map)
 
 struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map)
 {
+	struct pb_reg_map *small;
 	bool gone;
 
 	if (!map)
@@ -277,21 +351,39 @@ struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map)
 	uv_mutex_lock(&dp->lock);
 	map->refs--;
 	/* A pinned map that was once live stays known: it is there, and reports show it. */
-	gone = map->refs == 0 && (!map->pin || map->fresh);
+	gone = map->refs == 0 && (!map->pin || map->fresh || map->outgrown);
 	for (struct pb_reg_map **p = &dp->maps; gone && *p; p = &(*p)->next)
 		if (*p == map) {
 			*p = map->next;
 			break;
 		}
-	if (gone && map->pin)
-		unlink(map->pin);
+	if (gone && map->pin && map->fresh)
+		unlink(pin_now(map));
 	uv_mutex_unlock(&dp->lock);
-	return gone ? reg_free(map) : NULL;
+	if (!gone)
+		return NULL;
+	small = map->grown_from;
+	reg_free(map);
+	return pb_reg_put(dp, small);
 }
 
 void pb_reg_commit(struct pb_reg_map *map)
 {
+	struct pb_reg_map *small;
+
+	if (!atomic_load(&map->fresh))
+		return;
+	uv_mutex_lock(&map->dp->lock);
+	if (map->pin_beside && rename(map->pin_beside, map->pin) < 0)
+		pb_error("datapath", "map %s/%s: can't take over the pin %s: %s", map->plugin,
+			 map->name, map->pin, strerror(errno));
+	free(PB_TAKE_PTR(map->pin_beside));
+	small = PB_TAKE_PTR(map->grown_from);
+	if (small)
+		small->outgrown = true;
 	atomic_store(&map->fresh, false);
+	uv_mutex_unlock(&map->dp->lock);
+	pb_reg_put(map->dp, small);
 }
 
 void pb_reg_set_flags(struct pb_dp *dp, struct pb_reg_map *map, uint32_t flags)
@@ -308,7 +400,7 @@ void pb_reg_close_all(struct pb_dp *dp)
 
 		dp->maps = map->next;
 		if (map->fresh)
-			unlink(map->pin);
+			unlink(pin_now(map));
 		reg_free(map);
 	}
 }

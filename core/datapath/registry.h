@@ -6,6 +6,9 @@
  * generations of its plugin and pinned at <bpffs>/plugins/<plugin>/<map>_v<schema> (core maps:
  * <bpffs>/core/<map>_v1). A map made for a generation that never went live is unpinned again,
  * so that a layout that was only tried never stands in the way of its correction.
+ *
+ * A map whose size is the admin's (pb_map_opts.max_entries) may grow: a larger one gets a copy of
+ * the entries and is pinned beside the map that is in use; going live it takes over its pin.
  */
 #ifndef PB_DATAPATH_REGISTRY_H
 #define PB_DATAPATH_REGISTRY_H
@@ -28,7 +31,12 @@ struct pb_reg_map {
 	int fd;
 	unsigned refs;
 	bool adopted;	   /* the pin is older than this process */
+	bool outgrown;	   /* the pin belongs to a larger map now */
 	atomic_bool fresh; /* made for a generation that isn't live yet */
+	/* Both until it is live: where it is pinned, and whose pin it will take over. */
+	char *pin_beside;
+	struct pb_reg_map *grown_from;
+	struct pb_dp *dp;
 };
 
 /* What plugins hold. */
@@ -46,17 +54,23 @@ struct pb_reg_key {
 	const char *name;
 	uint32_t schema;
 	uint32_t flags; /* PB_MAP_* */
+	bool sized;	/* max_entries is the admin's */
 };
 
 /*
  * [pool] Finds the map in the process or by its pin and checks that it is what `want` declares.
- * *ret_map stays NULL when there is none yet. Takes a reference.
+ * *ret_map stays NULL when there is none yet, or one that is too small: it is *ret_small then.
+ * Takes a reference.
  */
 int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf_map *want,
-		const struct btf *btf, struct pb_reg_map **ret_map, struct pb_err *err);
-/* [pool] Registers a map that was just created, and pins it. Takes over nothing: fd is dupped. */
-int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb_reg_map **ret_map,
-	       struct pb_err *err);
+		const struct btf *btf, struct pb_reg_map **ret_map, struct pb_reg_map **ret_small,
+		struct pb_err *err);
+/*
+ * [pool] Registers a map that was just created, and pins it. Takes over nothing: fd is dupped.
+ * `small`: what pb_reg_find() found too small, or NULL; its entries are copied.
+ */
+int pb_reg_add(struct pb_dp *dp, const struct pb_reg_key *key, int fd, struct pb_reg_map *small,
+	       struct pb_reg_map **ret_map, struct pb_err *err);
 /*
  * A map by owner and name, any schema (the highest wins); takes a reference. `in_use`: only one
  * whose plugin is loaded.

@@ -223,6 +223,67 @@ Test(registry, max_entries_of_the_options_replaces_the_compiled_number)
 	pb_dp_object_free(object);
 }
 
+static struct pb_dp_object *sized(uint32_t max_entries)
+{
+	const struct pb_map_opts opts = {.size = sizeof(opts),
+					 .name = "flows",
+					 .max_entries = max_entries};
+
+	return first("p", &opts);
+}
+
+static uint32_t pinned_max(const char *rest)
+{
+	PB_FREE char *path = pb_sprintf("%s/%s", sandbox.config.datapath.bpffs, rest);
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+	PB_CLOSE int fd = bpf_obj_get(path);
+
+	return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 ? info.max_entries : 0;
+}
+
+Test(registry, a_map_of_the_admins_size_grows_with_its_entries_when_its_generation_goes_live)
+{
+	const uint32_t key = 7;
+	struct flow value = {0}, got = {0};
+	struct pb_dp_object *was, *tried, *now;
+	struct pb_map *map;
+
+	/* given: a live map with an entry */
+	sandbox_open();
+	was = sized(3);
+	go_live(was);
+	map = handle("p", "flows", was);
+	memset(&value, 0x5a, sizeof(value));
+	cr_assert_eq(pb_dp_map_update(map, &key, &value, BPF_ANY), 0);
+	pb_dp_map_free(map);
+
+	/* when: a larger one is tried and given up; then: nothing happened */
+	tried = sized(5);
+	cr_expect_eq(pinned_max("plugins/p/flows_v1"), 3);
+	pb_dp_object_free(tried);
+	cr_expect_eq(pinned_max("plugins/p/flows_v1"), 3);
+	cr_expect_not(pinned("plugins/p/flows_v1_grown"));
+
+	/* when: a larger one goes live; then: it has the entry and the pin */
+	now = sized(5);
+	go_live(now);
+	pb_dp_object_free(was);
+	cr_expect_eq(pinned_max("plugins/p/flows_v1"), 5);
+	cr_expect_not(pinned("plugins/p/flows_v1_grown"));
+	map = handle("p", "flows", now);
+	cr_assert_eq(pb_dp_map_lookup(map, &key, &got), 0);
+	cr_expect_arr_eq(&got, &value, sizeof(got));
+	pb_dp_map_free(map);
+
+	/* when: less is asked for; then: the map stays */
+	tried = sized(2);
+	go_live(tried);
+	cr_expect_eq(pinned_max("plugins/p/flows_v1"), 5);
+	pb_dp_object_free(tried);
+	pb_dp_object_free(now);
+}
+
 /* ---- handles ---- */
 
 Test(registry, a_plugin_gets_as_much_of_a_maps_properties_as_it_knows)

@@ -246,6 +246,30 @@ done
 traffic_stop
 then_is "no connection failed" "$unanswered" 0
 
+begin services_max_grows_without_a_lost_connection
+given "the same traffic"
+traffic_start
+before=$(ids)
+config=$(agent_dir node-a)/patchbay.yaml
+when "services_max and backends_max are raised and the configuration is read again"
+cp "$config" "$PB_TMP/config"
+sed -i 's/kpr: {/kpr: {services_max: 70000, backends_max: 270000, /' "$config"
+kill -HUP "${agent_pid[node-a]}"
+services_max() {
+	patchbay_on node-a map list -o json |
+		jq '[.items // . | .[] | select(.name == "kpr/kpr_services") | .max_entries] | max'
+}
+then_within "the map has more room" 10 "[ \"\$(services_max)\" = 70000 ]"
+then_is "and every entry" "$(ids)" "$before"
+when "the agent is restarted with the smaller numbers"
+cp "$PB_TMP/config" "$config"
+agent_stop node-a
+then_ok "it starts" agent_start node-a
+then_within "the services are known again" 10 "in_list '.name == \"web\" and .state == \"ok\" and .backends == 2'"
+then_is "the map keeps its room" "$(services_max)" 70000
+traffic_stop
+then_is "nothing was lost" "$unanswered" 0
+
 begin end
 then_is "no packet or call met a hole" "$(patchbay_on node-a status -o json | jq .datapath.missed)" 0
 agent_stop node-a
