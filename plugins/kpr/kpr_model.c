@@ -50,25 +50,49 @@ bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_por
 	return true;
 }
 
-static bool matches(const struct pb_backends *v, const struct pb_backend *b,
-		    const struct kpr_key *key, const char *port_name, bool local)
+/* Before 0, behind it > 0: where a backend stands as seen from those of a port. */
+static int compare_port(const struct pb_backends *v, const struct pb_backend *b,
+			const struct kpr_key *key, const char *port_name)
 {
-	return b->family == key->family && b->protocol == key->protocol &&
-	       (!local || b->flags & PB_BACKEND_LOCAL) &&
-	       strcmp(pb_backends_string(v, b->port_name), port_name) == 0;
+	int rc = (int)b->family - key->family;
+
+	if (rc == 0)
+		rc = (int)b->protocol - key->protocol;
+	return rc ? rc : strcmp(pb_backends_string(v, b->port_name), port_name);
+}
+
+/* The value is sorted, and one of many ports must not cost a look at all the others' backends. */
+static uint32_t first_of_port(const struct pb_backends *v, const struct kpr_key *key,
+			      const char *port_name)
+{
+	uint32_t from = 0;
+	uint32_t to = v ? v->n : 0;
+
+	while (from < to) {
+		uint32_t mid = from + (to - from) / 2;
+
+		if (compare_port(v, &v->backend[mid], key, port_name) < 0)
+			from = mid + 1;
+		else
+			to = mid;
+	}
+	return from;
 }
 
 uint32_t kpr_select(const struct pb_backends *value, const struct kpr_key *key,
 		    const char *port_name, bool local, struct kpr_backend *out)
 {
 	static const uint8_t wanted[] = {PB_BACKEND_ACTIVE, PB_BACKEND_TERMINATING};
+	uint32_t first = first_of_port(value, key, port_name);
 	uint32_t n = 0;
 
 	for (size_t w = 0; w < sizeof(wanted) && n == 0; w++)
-		for (uint32_t i = 0; value && i < value->n; i++) {
+		for (uint32_t i = first; value && i < value->n; i++) {
 			const struct pb_backend *b = &value->backend[i];
 
-			if (b->state != wanted[w] || !matches(value, b, key, port_name, local))
+			if (compare_port(value, b, key, port_name) != 0)
+				break;
+			if (b->state != wanted[w] || (local && !(b->flags & PB_BACKEND_LOCAL)))
 				continue;
 			memset(&out[n], 0, sizeof(out[n]));
 			out[n].addr = b->addr;
@@ -301,14 +325,6 @@ bool kpr_claim_may_write(const struct kpr_model *m, const struct kpr_claim *clai
 	       (m->services_synced || !front->adopted || front->value.owner == claim->svc->hash);
 }
 
-static struct kpr_claim *find_claim(struct kpr_claim *claims, uint32_t n, const struct kpr_key *key)
-{
-	for (uint32_t i = 0; i < n; i++)
-		if (memcmp(&claims[i].front->key, key, sizeof(*key)) == 0)
-			return &claims[i];
-	return NULL;
-}
-
 /* The claims of `obj`; frontends are made as needed. Returns how many, or -ENOMEM. */
 static int wanted_claims(struct kpr_model *m, struct kpr_svc *svc,
 			 const struct pb_kube_service *obj, struct kpr_claim **ret_claims)
@@ -325,16 +341,18 @@ static int wanted_claims(struct kpr_model *m, struct kpr_svc *svc,
 	claims = calloc(max, sizeof(*claims));
 	if (!claims)
 		return -ENOMEM;
+	m->round++;
 	for (uint32_t i = 0; i < max; i++) {
 		uint32_t port = i % obj->n_ports;
 
-		if (!kpr_frontend_key(&obj->cluster_ips[i / obj->n_ports], &obj->ports[port],
-				      &key) ||
-		    find_claim(claims, n, &key))
+		if (!kpr_frontend_key(&obj->cluster_ips[i / obj->n_ports], &obj->ports[port], &key))
 			continue;
 		front = add_front(m, &key);
 		if (!front)
 			goto no_memory;
+		if (front->round == m->round)
+			continue;
+		front->round = m->round;
 		claims[n++] = (struct kpr_claim){.svc = svc, .front = front, .port = port};
 	}
 	*ret_claims = claims;
@@ -346,26 +364,34 @@ no_memory:
 	return -ENOMEM;
 }
 
+/* Where the Service's claim hangs in the frontend's queue, NULL when it has none. */
+static struct kpr_claim **claim_of(struct kpr_front *front, const struct kpr_svc *svc)
+{
+	struct kpr_claim **at = &front->claims;
+
+	while (*at && (*at)->svc != svc)
+		at = &(*at)->next;
+	return *at ? at : NULL;
+}
+
 /* Puts the new claims in the place of the old ones; what both have keeps its turn. */
 static void swap_claims(struct kpr_model *m, struct kpr_svc *svc, struct kpr_claim *claims,
 			uint32_t n)
 {
+	m->round++;
 	for (uint32_t i = 0; i < n; i++) {
-		struct kpr_claim *old =
-			find_claim(svc->claims, svc->n_claims, &claims[i].front->key);
-		struct kpr_claim **at = &claims[i].front->claims;
+		struct kpr_claim **at = claim_of(claims[i].front, svc);
 
-		if (!old) {
+		claims[i].front->round = m->round;
+		if (!at) {
 			claim_add(m, &claims[i]);
 			continue;
 		}
-		while (*at != old)
-			at = &(*at)->next;
-		claims[i].next = old->next;
+		claims[i].next = (*at)->next;
 		*at = &claims[i];
 	}
 	for (uint32_t i = 0; i < svc->n_claims; i++)
-		if (!find_claim(claims, n, &svc->claims[i].front->key))
+		if (svc->claims[i].front->round != m->round)
 			claim_remove(m, &svc->claims[i]);
 	free(svc->claims);
 	svc->claims = claims;

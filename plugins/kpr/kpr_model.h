@@ -41,6 +41,7 @@ struct kpr_front {
 	bool programmed;	  /* it is in the map */
 	bool adopted;		  /* as another process or generation left it */
 	bool gone;		  /* nobody claims it any more, waits for deletion */
+	uint32_t round;		  /* marks those of the Service that is being taken in */
 };
 
 enum kpr_svc_state {
@@ -79,6 +80,7 @@ struct kpr_model {
 	struct kpr_svc *dirty;	/* to be compared with the map */
 	struct kpr_front *gone; /* to be deleted from the map */
 	uint32_t n_services;
+	uint32_t round;
 	bool adopted; /* what the map held at start is known */
 	bool services_synced;
 	bool backends_synced;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <patchbay/testing.h>
 
@@ -848,6 +849,52 @@ Test(kpr, a_reload_that_is_called_off_leaves_the_old_generation_writing)
 }
 
 /* ---- what is declared ---- */
+
+#define MANY_PORTS 4000
+#define EACH 20
+
+/* A value of MANY_PORTS ports with EACH backends, sorted as the topic promises. */
+static struct pb_backends *many_ports(void)
+{
+	uint32_t n = MANY_PORTS * EACH;
+	struct pb_backends *v = make(sizeof(*v) + n * sizeof(v->backend[0]) + 1 + MANY_PORTS * 6);
+	char *strings = (char *)&v->backend[n];
+
+	*v = (struct pb_backends){.size = sizeof(*v), .n = n, .strings_len = 1 + MANY_PORTS * 6};
+	for (uint32_t i = 0; i < n; i++) {
+		struct pb_backend *b = &v->backend[i];
+
+		b->addr.v4 = htonl(0x0a000000 + i % EACH);
+		b->port = (uint16_t)(1 + i / EACH);
+		b->family = 4;
+		b->protocol = IPPROTO_TCP;
+		b->state = PB_BACKEND_ACTIVE;
+		b->port_name = 1 + i / EACH * 6;
+		snprintf(strings + b->port_name, 6, "p%04u", i / EACH);
+	}
+	return v;
+}
+
+Test(kpr, a_service_of_thousands_of_ports_is_planned_without_holding_the_loop)
+{
+	const struct pb_backends *v = many_ports();
+	struct kpr_backend *out = make(v->n * sizeof(*out));
+	struct timespec begin, end;
+	char name[8];
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (unsigned port = 0; port < MANY_PORTS; port++) {
+		struct kpr_key key = key_of("10.96.0.1", (uint16_t)(port + 1), IPPROTO_TCP);
+
+		snprintf(name, sizeof(name), "p%04u", port);
+		cr_assert_eq(kpr_select(v, &key, name, false, out), EACH);
+		cr_assert_eq(ntohs(out[EACH - 1].port), port + 1);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	/* Looking at every backend for every port takes more than a second. */
+	cr_expect_lt((end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000,
+		     300);
+}
 
 Test(kpr, it_stands_in_the_service_band_of_all_eight_hooks)
 {
