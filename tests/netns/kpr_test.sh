@@ -257,7 +257,7 @@ sed -i 's/kpr: {/kpr: {services_max: 70000, backends_max: 270000, /' "$config"
 kill -HUP "${agent_pid[node-a]}"
 services_max() {
 	patchbay_on node-a map list -o json |
-		jq '[.items // . | .[] | select(.name == "kpr/kpr_services") | .max_entries] | max'
+		jq '[.[] | select(.name == "kpr/kpr_services") | .max_entries] | max'
 }
 then_within "the map has more room" 10 "[ \"\$(services_max)\" = 70000 ]"
 then_is "and every entry" "$(ids)" "$before"
