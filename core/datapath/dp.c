@@ -268,17 +268,19 @@ int pb_dp_attach(struct pb_dp *dp, struct pb_err *err)
 int pb_dp_reconfigure(struct pb_dp *dp, const struct pb_config *config, struct pb_err *err)
 {
 	char **devices = calloc(config->datapath.n_devices + 1, sizeof(*devices));
-	int rc = devices ? 0 : -ENOMEM;
-	size_t n;
+	int rc = devices ? 0 : pb_err_set(err, -ENOMEM, "no memory");
+	size_t n = 0;
 
-	for (n = 0; rc == 0 && n < config->datapath.n_devices; n++) {
+	/* Somebody may have removed them: without a place for pins nothing can be attached again.
+	 */
+	if (rc == 0)
+		rc = pb_bpffs_make(dp->bpffs, err);
+	for (; rc == 0 && n < config->datapath.n_devices; n++) {
 		devices[n] = strdup(config->datapath.devices[n]);
 		if (!devices[n])
-			rc = -ENOMEM;
+			rc = pb_err_set(err, -ENOMEM, "no memory");
 	}
-	if (rc < 0)
-		pb_err_set(err, rc, "no memory");
-	else if (dp->links)
+	if (rc == 0 && dp->links)
 		rc = pb_links_devices(dp->links, devices, n, err);
 	if (rc < 0) {
 		free_devices(devices, n);

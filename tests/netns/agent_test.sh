@@ -146,6 +146,22 @@ when "many SIGHUPs come at once"
 for _ in 1 2 3 4 5 6 7 8 9 10; do hup node-a; done
 then_within "the agent is ready again" 10 "is_ready node-a"
 
+begin removed_under_the_agent
+when "its pins and directories below bpffs and run_dir are removed"
+rm -r "$(agent_bpffs node-a)"/* "$(agent_dir node-a)/run/plugins"
+then_within "the log says what was detached and what helps" 20 \
+	"grep -q 'connect4: another process detached .*SIGHUP or a restart attaches it again' '$(agent_log node-a)'"
+hup node-a
+then_within "SIGHUP attaches it again" 10 "[ -e '$(agent_bpffs node-a)/links/cg_connect4' ]"
+then_within "the agent is ready" 10 "is_ready node-a"
+if [ -f "$PB_TMP/plugins/kpr.so" ]; then
+	then_ok "a plugin can be loaded" patchbay_on node-a plugin load kpr
+	then_ok "and unloaded" patchbay_on node-a plugin unload kpr
+else
+	skip "a plugin can be loaded" "plugins/kpr/kpr.la is not built"
+fi
+then_is "no packet met a hole" "$(field "$(status node-a)" .datapath.missed)" 0
+
 begin two_agents_on_one_machine
 then_ok "a second agent with its own paths starts" start node-b
 then_is "the first one still answers" "$(field "$(status node-a)" .node)" node-a
