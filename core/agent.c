@@ -243,8 +243,9 @@ static void started(void *arg, int result, const char *text)
 	agent->state = "ready";
 	agent->start_max_ns = agent->lag.max_ns;
 	pb_lag_reset(&agent->lag);
-	pb_info("core", "ready after %llu ms",
-		(unsigned long long)((pb_now_ns() - agent->started_ns) / 1000000));
+	pb_info("core", "ready after %llu ms%s",
+		(unsigned long long)((pb_now_ns() - agent->started_ns) / 1000000),
+		result < 0 ? ", without the plugins that failed" : "");
 	agent_notify("READY=1");
 	if (agent->hup_waits)
 		agent_reload(agent);

@@ -80,6 +80,7 @@ static int read_option(int option, struct pb_agent_options *options, enum action
 		*action = ACTION_EXIT;
 		return 0;
 	default:
+		fputs("patchbayd: \"patchbayd --help\" lists the options\n", stderr);
 		return 2;
 	}
 }

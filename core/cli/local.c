@@ -148,7 +148,9 @@ static int report_restart(struct cli *cli, const char *plugin)
 	return cli_fail(CLI_FAILED,
 			"the agent restarted during the operation; plugin \"%s\" is %s: %s", plugin,
 			row ? pb_json_str(row, "state", "in an unknown state") : "not loaded",
-			*last ? last : "the agent's log says why");
+			*last ? last
+			: row ? "the agent's log says why"
+			      : "it isn't in the configuration, so it wasn't loaded again");
 }
 
 int cli_plugin_change(struct cli *cli, const char *const *args, size_t n_args)

@@ -59,6 +59,14 @@ void pb_cleanup_yaml(struct pb_yaml **node)
 	pb_yaml_free(*node);
 }
 
+/* libyaml's name for a tab in the indentation helps nobody. */
+static const char *yaml_remedy(const char *problem)
+{
+	return problem && strcmp(problem, "found character that cannot start any token") == 0
+		       ? "; indent with blanks, not tabs, and quote what starts with @, ` or %"
+		       : "";
+}
+
 static int yaml_syntax(struct yaml_reader *r)
 {
 	const yaml_parser_t *p = &r->parser;
@@ -66,9 +74,9 @@ static int yaml_syntax(struct yaml_reader *r)
 
 	if (p->error == YAML_MEMORY_ERROR)
 		return pb_err_set(r->err, -ENOMEM, "%s: out of memory", r->name);
-	return pb_yaml_fail(r->err, r->name, line, NULL, "not valid YAML: %s%s%s",
+	return pb_yaml_fail(r->err, r->name, line, NULL, "not valid YAML: %s%s%s%s",
 			    p->context ? p->context : "", p->context ? ": " : "",
-			    p->problem ? p->problem : "unknown problem");
+			    p->problem ? p->problem : "unknown problem", yaml_remedy(p->problem));
 }
 
 static int yaml_next(struct yaml_reader *r, yaml_event_t *event)

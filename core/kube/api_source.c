@@ -282,7 +282,7 @@ int pb_source_api_new(uv_loop_t *loop, struct pb_sink *sink, const char *kubecon
 	else
 		rc = pb_api_config_in_cluster(PB_SERVICE_ACCOUNT_DIR, &config, err);
 	if (rc < 0)
-		return rc;
+		return kubeconfig ? pb_err_prefix(err, "kubernetes.kubeconfig") : rc;
 	warn_of_plain_text(config);
 	return pb_api_source_start(loop, sink, config, &pb_api_timing_default, ret_source, err);
 }

@@ -187,7 +187,7 @@ static struct pb_manifest_held *held_find(struct pb_manifest_set *set, const cha
 static void file_failed(struct pb_manifest_held *held, const char *why)
 {
 	if (!held->is_broken || !held->error || !why || strcmp(held->error, why) != 0)
-		pb_warn("kube", "%s: %s (%u objects of before stay)", held->path,
+		pb_warn("kube", "%s: %s (its %u objects of before stay)", held->path,
 			why ? why : "can't be read", held->n);
 	free(held->error);
 	held->error = strdup(why ? why : "can't be read");

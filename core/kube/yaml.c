@@ -433,6 +433,14 @@ static int on_event(struct converter *c, const yaml_event_t *event)
 	}
 }
 
+/* libyaml's name for a tab in the indentation helps nobody. */
+static const char *remedy(const char *problem)
+{
+	return problem && strcmp(problem, "found character that cannot start any token") == 0
+		       ? "; indent with blanks, not tabs"
+		       : "";
+}
+
 static int parser_error(struct converter *c)
 {
 	const yaml_parser_t *p = &c->parser;
@@ -441,9 +449,9 @@ static int parser_error(struct converter *c)
 
 	if (p->error == YAML_MEMORY_ERROR)
 		return no_memory(c);
-	return pb_err_set(c->err, -EINVAL, "line %zu: not valid YAML: %s%s%s", line + 1,
+	return pb_err_set(c->err, -EINVAL, "line %zu: not valid YAML: %s%s%s%s", line + 1,
 			  p->problem ? p->problem : "unknown error", p->context ? " " : "",
-			  p->context ? p->context : "");
+			  p->context ? p->context : "", remedy(p->problem));
 }
 
 static int convert(struct converter *c, pb_yaml_fn fn, void *arg)

@@ -92,8 +92,12 @@ static void report_crashes(struct pb_manager *m)
 		if (r->fresh)
 			pb_error("plugin",
 				 "%s brought the previous agent process down: %s; crash %u of %u, "
-				 "the datapath went on running",
-				 r->plugin, r->text, r->count, m->config->agent.max_crashes);
+				 "the datapath went on running%s",
+				 r->plugin, r->text, r->count, m->config->agent.max_crashes,
+				 pb_config_plugin_find(m->config, r->plugin)
+					 ? ""
+					 : "; it isn't in the configuration, so it isn't loaded "
+					   "again");
 	}
 }
 

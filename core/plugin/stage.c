@@ -45,6 +45,11 @@ static int read_checked(const char *path, struct pb_buf *out, struct pb_err *err
 	char chunk[65536];
 	int rc;
 
+	if (fd < 0 && errno == ENOENT)
+		return pb_err_set(err, -ENOENT,
+				  "%s: no such file; install the plugin there, or name its file: "
+				  "plugins.NAME.path, or `patchbay plugin load NAME FILE`",
+				  path);
 	if (fd < 0)
 		return pb_err_set(err, -errno, "%s: %s", path, strerror(errno));
 	rc = check_owner(fd, path, err);

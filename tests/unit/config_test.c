@@ -300,6 +300,10 @@ Test(config, yaml_that_a_configuration_has_no_use_for_is_refused)
 		{"plugins: {kpr: {a: "
 		 "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}}",
 		 "1: plugins.kpr.a: nested deeper than 32 levels"},
+		{"node:\n\tname: x\n",
+		 "2: not valid YAML: while scanning for the next token: found character that "
+		 "cannot start any token; indent with blanks, not tabs, and quote what starts with "
+		 "@, ` or %"},
 		{"a: b: c\n", "1: not valid YAML: mapping values are not allowed in this context"},
 		{"node: {name: x\n", "2: not valid YAML: while parsing a flow mapping: did not "
 				     "find expected ',' or '}'"},

@@ -402,6 +402,8 @@ Test(kube_api_source, a_bad_kubeconfig_is_an_error_at_once)
 	uv_loop_init(&loop);
 	cr_assert_eq(pb_source_api_new(&loop, NULL, "/nonexistent/kubeconfig", &source, &err),
 		     -ENOENT);
-	cr_assert_str_eq(err.text, "/nonexistent/kubeconfig: No such file or directory");
+	cr_assert_str_eq(
+		err.text,
+		"kubernetes.kubeconfig: /nonexistent/kubeconfig: No such file or directory");
 	cr_assert_eq(uv_loop_close(&loop), 0);
 }

@@ -118,7 +118,7 @@ Test(kube_yaml, what_is_refused_names_the_line)
 	} cases[] = {
 		{"a: 1\nb: 2\na: 3", "line 3: the key \"a\" is given twice, first in line 1"},
 		{"a: 1\nb: [}", "line 2: not valid YAML"},
-		{"a:\n\tb: 1", "line 2: not valid YAML"},
+		{"a:\n\tb: 1", "indent with blanks, not tabs"},
 		{"a: *x", "line 1: no anchor is named \"x\""},
 		{"a: &x [*x]", "line 1: no anchor is named \"x\""},
 		{"a: 1\nb:\n  <<: &y {p: 1}\nc: *y", "line 4: no anchor is named \"y\""},
