@@ -7,6 +7,7 @@
 #include <agent_private.h>
 
 #include <signal.h>
+#include <sys/signalfd.h>
 
 /* A room that doesn't let go in this time is left behind: the process ends anyway. */
 #define STOP_DEADLINE_MS 15000
@@ -43,8 +44,8 @@ static void control_closed(void *arg)
 	agent->control = NULL;
 	pb_lag_stop(&agent->lag);
 	uv_close((uv_handle_t *)&agent->stop_timer, NULL);
-	for (size_t i = 0; i < PB_ARRAY_LEN(agent->signals); i++)
-		uv_close((uv_handle_t *)&agent->signals[i], NULL);
+	if (agent->signal_fd >= 0)
+		uv_close((uv_handle_t *)&agent->signals, NULL);
 }
 
 static void dp_closed(void *arg)
@@ -184,10 +185,8 @@ static void agent_reload(struct pb_agent *agent)
 
 /* ---- start ---- */
 
-static void on_signal(uv_signal_t *handle, int number)
+static void signal_came(struct pb_agent *agent, uint32_t number)
 {
-	struct pb_agent *agent = handle->data;
-
 	if (number == SIGHUP) {
 		agent_reload(agent);
 		return;
@@ -197,21 +196,42 @@ static void on_signal(uv_signal_t *handle, int number)
 	agent_stop(agent, 0);
 }
 
+static void on_signals(uv_poll_t *handle, int status, int events)
+{
+	struct pb_agent *agent = handle->data;
+	struct signalfd_siginfo info;
+
+	(void)events;
+	while (status == 0 && read(agent->signal_fd, &info, sizeof(info)) == sizeof(info))
+		signal_came(agent, info.ssi_signo);
+}
+
+/*
+ * By a file descriptor, for a handler would interrupt the loop's wait: libuv then forgets how
+ * long it had waited, and the lag would count it as work.
+ */
 static int watch_signals(struct pb_agent *agent)
 {
-	static const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
+	sigset_t set;
+	int rc;
 
-	_Static_assert(PB_ARRAY_LEN(numbers) == PB_ARRAY_LEN(agent->signals), "one handle each");
-	for (size_t i = 0; i < PB_ARRAY_LEN(numbers); i++) {
-		int rc = uv_signal_init(&agent->loop, &agent->signals[i]);
-
-		agent->signals[i].data = agent;
-		if (rc == 0)
-			rc = uv_signal_start(&agent->signals[i], on_signal, numbers[i]);
-		if (rc < 0)
-			return rc;
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	/* Before there is any other thread, so that all have them blocked. */
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	agent->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (agent->signal_fd < 0)
+		return -errno;
+	agent->signals.data = agent;
+	rc = uv_poll_init(&agent->loop, &agent->signals, agent->signal_fd);
+	if (rc < 0) {
+		close(agent->signal_fd);
+		agent->signal_fd = -1;
+		return rc;
 	}
-	return 0;
+	return uv_poll_start(&agent->signals, UV_READABLE, on_signals);
 }
 
 /* The first chains are complete, with or without plugins that failed: packets may come. */
@@ -301,6 +321,8 @@ static void agent_free(struct pb_agent *agent)
 	pb_config_free(agent->config);
 	pb_config_free(agent->next);
 	free(agent->config_error);
+	if (agent->signal_fd >= 0)
+		close(agent->signal_fd);
 	free(agent);
 }
 
@@ -316,6 +338,7 @@ int pb_agent_run(const struct pb_agent_options *options, struct pb_config *confi
 		return 1;
 	}
 	uv_loop_configure(&agent->loop, UV_METRICS_IDLE_TIME);
+	agent->signal_fd = -1;
 	agent->options = options;
 	agent->config = config;
 	agent->state = "starting";

@@ -25,7 +25,8 @@ struct pb_agent {
 	struct pb_manager *manager;
 	struct pb_node *node;
 	struct pb_lag lag;
-	uv_signal_t signals[3];
+	uv_poll_t signals; /* of signal_fd */
+	int signal_fd;
 	uv_timer_t stop_timer;
 	uint64_t started_ns;
 	uint64_t start_max_ns; /* longest turn before ready; lag counts from then on */

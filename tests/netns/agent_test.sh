@@ -142,6 +142,15 @@ when "the device is taken out again"
 cp "$PB_TMP/good.yaml" "$(config_of node-a)"
 hup node-a
 then_within "it is detached" 10 "! { $attached; }"
+when "a SIGHUP comes after two quiet seconds"
+agent_stop node-a
+start node-a
+quiet=$(($(date +%s) + 3))
+wait_until "[ \$(date +%s) -ge $quiet ]" 5
+hup node-a
+then_within "it is applied" 10 "grep -q 'SIGHUP: .* is in force' <(tail -n 3 '$(agent_log node-a)')"
+max_ms=$(field "$(status node-a)" '.loop.max_ms | floor')
+then_ok "the wait for it doesn't count as work of the loop ($max_ms ms)" test "$max_ms" -lt 1000
 when "many SIGHUPs come at once"
 for _ in 1 2 3 4 5 6 7 8 9 10; do hup node-a; done
 then_within "the agent is ready again" 10 "is_ready node-a"
