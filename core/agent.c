@@ -234,8 +234,13 @@ static int watch_signals(struct pb_agent *agent)
 	return uv_poll_start(&agent->signals, UV_READABLE, on_signals);
 }
 
-/* The first chains are complete, with or without plugins that failed: packets may come. */
-static void started(void *arg, int result, const char *text)
+static void start_failed(struct pb_agent *agent, const char *room, const char *text)
+{
+	pb_error("core", "%s: %s", room, text);
+	agent_stop(agent, 1);
+}
+
+static void attached(void *arg, int result, const char *text)
 {
 	struct pb_agent *agent = arg;
 	struct pb_err err = {0};
@@ -243,21 +248,13 @@ static void started(void *arg, int result, const char *text)
 	agent->applying = false;
 	if (agent_stopping(agent))
 		return;
-	/* Each failure was reported when it happened. */
-	if (result == -ENOENT) {
-		pb_error("core", "a plugin that is \"required: always\" is missing: %s", text);
-		agent_stop(agent, 1);
-		return;
-	}
-	if (pb_dp_attach(agent->dp, &err) < 0) {
-		pb_error("core", "datapath: %s", err.text);
-		agent_stop(agent, 1);
+	if (result < 0) {
+		start_failed(agent, "datapath", text);
 		return;
 	}
 	if (pb_node_new(&agent->loop, agent->config, agent->dp, agent->kube, &agent->node, &err) <
 	    0) {
-		pb_error("core", "node: %s", err.text);
-		agent_stop(agent, 1);
+		start_failed(agent, "node", err.text);
 		return;
 	}
 	agent->state = "ready";
@@ -269,6 +266,21 @@ static void started(void *arg, int result, const char *text)
 	agent_notify("READY=1");
 	if (agent->hup_waits)
 		agent_reload(agent);
+}
+
+/* The first chains are complete, with or without plugins that failed: packets may come. */
+static void started(void *arg, int result, const char *text)
+{
+	struct pb_agent *agent = arg;
+	struct pb_err err = {0};
+
+	if (agent_stopping(agent))
+		return;
+	/* Each failure was reported when it happened. */
+	if (result == -ENOENT)
+		start_failed(agent, "a plugin that is \"required: always\" is missing", text);
+	else if (pb_dp_attach(agent->dp, attached, agent, &err) < 0)
+		start_failed(agent, "datapath", err.text);
 }
 
 static int open_rooms(struct pb_agent *agent, struct pb_err *err)

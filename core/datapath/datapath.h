@@ -30,24 +30,32 @@ struct pb_map; /* what plugins hold; defined in registry.h */
  */
 int pb_dp_open(uv_loop_t *loop, const struct pb_config *config, struct pb_dp **ret_dp,
 	       struct pb_err *err);
+typedef void (*pb_dp_done_fn)(void *arg, int result, const char *text);
 /*
  * Attaches the entries: socket hooks to the cgroup, device hooks to every device that the
  * configuration names now or that appears later (netlink). Adopted links stay attached and get
- * the new entry program atomically.
+ * the new entry program atomically. Calls `done` on the loop unless the datapath is closed before.
  */
-int pb_dp_attach(struct pb_dp *dp, struct pb_err *err);
-/* Applies changed datapath.devices. */
+int pb_dp_attach(struct pb_dp *dp, pb_dp_done_fn done, void *arg, struct pb_err *err);
+/* Begins to apply changed datapath.devices; failures at a device are logged. */
 int pb_dp_reconfigure(struct pb_dp *dp, const struct pb_config *config, struct pb_err *err);
 /* Lets go of everything in the process; pins and links stay. Asynchronous handles are closed. */
 void pb_dp_close(struct pb_dp *dp, void (*closed)(void *arg), void *arg);
 /* Removes every pin, link and filter an agent with this configuration made. Needs no pb_dp. */
 int pb_dp_cleanup(const struct pb_config *config, struct pb_err *err);
 
-/* Attaches or detaches the pod hooks of an interface and keeps its endpoint record. */
+/*
+ * Begins to attach or detach the pod hooks of an interface and keeps its endpoint record, which is
+ * there before the hooks and until they are off. pb_dp_pod_add(): 1 when they are on already, 0
+ * when the listener will be told.
+ */
 int pb_dp_pod_add(struct pb_dp *dp, uint32_t ifindex, const struct pb_endpoint *ep,
 		  struct pb_err *err);
 int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex);
-/* Devices that carry pod hooks, adopted ones too: fills at most max, returns how many there are. */
+/* How pb_dp_pod_add() ended, on the loop; one listener, NULL: none. */
+typedef void (*pb_dp_pod_fn)(void *arg, uint32_t ifindex, int result, const char *text);
+void pb_dp_pod_listen(struct pb_dp *dp, pb_dp_pod_fn fn, void *arg);
+/* Devices that shall carry pod hooks, adopted ones too: fills at most max, returns how many. */
 size_t pb_dp_pods(struct pb_dp *dp, uint32_t *ret_ifindexes, size_t max);
 
 /* ---- objects of plugins ---- */

@@ -252,17 +252,34 @@ void pb_dp_close(struct pb_dp *dp, void (*closed)(void *arg), void *arg)
 
 /* ---- attaching ---- */
 
-int pb_dp_attach(struct pb_dp *dp, struct pb_err *err)
+static void pod_attached(void *arg, uint32_t ifindex, int result, const char *text)
+{
+	struct pb_dp *dp = arg;
+
+	if (dp->pod_fn)
+		dp->pod_fn(dp->pod_arg, ifindex, result, text);
+}
+
+static void pod_detached(void *arg, uint32_t ifindex)
+{
+	bpf_map_delete_elem(pb_dp_core_fd(arg, "pb_endpoints"), &ifindex);
+}
+
+int pb_dp_attach(struct pb_dp *dp, pb_dp_done_fn done, void *arg, struct pb_err *err)
 {
 	struct pb_links_env env = {.loop = dp->loop,
 				   .bpffs = dp->bpffs,
 				   .cgroup = dp->cgroup,
-				   .mode = dp->attach};
+				   .mode = dp->attach,
+				   .pod_attached = pod_attached,
+				   .pod_detached = pod_detached,
+				   .arg = dp};
 	int rc;
 
 	memcpy(env.entry_fd, dp->entry_fd, sizeof(env.entry_fd));
 	rc = pb_links_new(&env, &dp->links, err);
-	return rc < 0 ? rc : pb_links_devices(dp->links, dp->devices, dp->n_devices, err);
+	return rc < 0 ? rc
+		      : pb_links_devices(dp->links, dp->devices, dp->n_devices, done, arg, err);
 }
 
 int pb_dp_reconfigure(struct pb_dp *dp, const struct pb_config *config, struct pb_err *err)
@@ -281,7 +298,7 @@ int pb_dp_reconfigure(struct pb_dp *dp, const struct pb_config *config, struct p
 			rc = pb_err_set(err, -ENOMEM, "no memory");
 	}
 	if (rc == 0 && dp->links)
-		rc = pb_links_devices(dp->links, devices, n, err);
+		rc = pb_links_devices(dp->links, devices, n, NULL, NULL, err);
 	if (rc < 0) {
 		free_devices(devices, n);
 		return rc;
@@ -301,15 +318,21 @@ int pb_dp_pod_add(struct pb_dp *dp, uint32_t ifindex, const struct pb_endpoint *
 	if (rc < 0)
 		return pb_err_set(err, rc, "interface %u: can't write its endpoint record: %s",
 				  ifindex, strerror(-rc));
-	return dp->links ? pb_links_pod_add(dp->links, ifindex, err) : 0;
+	return dp->links ? pb_links_pod_add(dp->links, ifindex, err) : 1;
 }
 
 int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex)
 {
-	int rc = dp->links ? pb_links_pod_remove(dp->links, ifindex) : 0;
-	int gone = bpf_map_delete_elem(pb_dp_core_fd(dp, "pb_endpoints"), &ifindex);
+	/* The record last, for the same reason. */
+	if (dp->links && pb_links_pod_remove(dp->links, ifindex))
+		return 0;
+	return bpf_map_delete_elem(pb_dp_core_fd(dp, "pb_endpoints"), &ifindex);
+}
 
-	return rc < 0 ? rc : gone;
+void pb_dp_pod_listen(struct pb_dp *dp, pb_dp_pod_fn fn, void *arg)
+{
+	dp->pod_fn = fn;
+	dp->pod_arg = arg;
 }
 
 size_t pb_dp_pods(struct pb_dp *dp, uint32_t *ret_ifindexes, size_t max)

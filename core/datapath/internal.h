@@ -76,6 +76,8 @@ struct pb_dp {
 
 	struct pb_ring *ring;
 	struct pb_links *links; /* NULL until attached */
+	pb_dp_pod_fn pod_fn;
+	void *pod_arg;
 	void (*closed)(void *arg);
 	void *closed_arg;
 };

@@ -2,7 +2,8 @@
 /*
  * Life of the links, pods, reports and the final cleanup.
  *
- * links_table.c and links_devices.c do the daily work, attach.c and clsact.c the kernel's part.
+ * links_table.c and links_devices.c keep what is wanted, links_jobs.c brings the kernel along,
+ * which attach.c and clsact.c talk to.
  */
 #include <datapath/links.h>
 
@@ -13,36 +14,43 @@
 #include <datapath/links_table.h>
 
 #define CHECK_INTERVAL_MS 5000
+#define CHECKS_A_TURN 64
 
 static const uint32_t pod_hooks[] = {PB_HOOK_POD_EGRESS, PB_HOOK_POD_INGRESS};
 
 int pb_links_pod_add(struct pb_links *links, uint32_t ifindex, struct pb_err *err)
 {
-	if (pb_links_find(links, PB_HOOK_DEV_INGRESS, ifindex) ||
-	    pb_links_find(links, PB_HOOK_DEV_EGRESS, ifindex))
+	bool on = true;
+
+	if (pb_links_wanted(links, PB_HOOK_DEV_INGRESS, ifindex) ||
+	    pb_links_wanted(links, PB_HOOK_DEV_EGRESS, ifindex))
 		return pb_err_set(err, -EBUSY,
 				  "device number %u: a pod's interface, but datapath.devices names "
 				  "it too; take it out of datapath.devices",
 				  ifindex);
 	for (size_t i = 0; i < PB_ARRAY_LEN(pod_hooks); i++) {
-		int rc = pb_links_attach(links, pod_hooks[i], ifindex, err);
+		const struct attachment *a;
+		int rc = pb_links_want(links, pod_hooks[i], ifindex, err);
 
 		if (rc < 0)
 			return rc;
+		a = pb_links_find(links, pod_hooks[i], ifindex);
+		on &= !a || (!pb_links_due(a) && !a->attaching && !a->detaching);
 	}
-	return 0;
+	pb_links_pump(links);
+	return on;
 }
 
 int pb_links_pod_remove(struct pb_links *links, uint32_t ifindex)
 {
-	int first = 0;
+	bool any = false;
 
 	for (size_t i = 0; i < PB_ARRAY_LEN(pod_hooks); i++) {
-		int rc = pb_links_detach(links, pod_hooks[i], ifindex, NULL);
-
-		first = first ? first : rc;
+		pb_links_unwant(links, pod_hooks[i], ifindex);
+		any |= pb_links_find(links, pod_hooks[i], ifindex) != NULL;
 	}
-	return first;
+	pb_links_pump(links);
+	return any;
 }
 
 size_t pb_links_pods(struct pb_links *links, uint32_t *ret_ifindexes, size_t max)
@@ -54,8 +62,9 @@ size_t pb_links_pods(struct pb_links *links, uint32_t *ret_ifindexes, size_t max
 		bool egress = a->key.hook == PB_HOOK_POD_EGRESS;
 
 		/* Half an attachment, as a crash may leave it, counts too, but once. */
-		if (!egress && (a->key.hook != PB_HOOK_POD_INGRESS ||
-				pb_links_find(links, PB_HOOK_POD_EGRESS, a->key.ifindex)))
+		if (!a->wanted ||
+		    (!egress && (a->key.hook != PB_HOOK_POD_INGRESS ||
+				 pb_links_wanted(links, PB_HOOK_POD_EGRESS, a->key.ifindex))))
 			continue;
 		if (n < max)
 			ret_ifindexes[n] = a->key.ifindex;
@@ -90,6 +99,16 @@ static void cleanup_links(struct pb_links **links)
 		links_free(*links);
 }
 
+static void on_timer(uv_timer_t *timer)
+{
+	struct pb_links *links = timer->data;
+	size_t n = HASH_COUNT(links->attachments);
+
+	if (links->checks == 0)
+		links->checks = n < CHECKS_A_TURN ? n : CHECKS_A_TURN;
+	pb_links_pump(links);
+}
+
 int pb_links_new(const struct pb_links_env *env, struct pb_links **ret_links, struct pb_err *err)
 {
 	__attribute__((cleanup(cleanup_links))) struct pb_links *links = calloc(1, sizeof(*links));
@@ -105,8 +124,6 @@ int pb_links_new(const struct pb_links_env *env, struct pb_links **ret_links, st
 	rc = pb_dir_make(links->dir, 0700, err);
 	if (rc == 0)
 		rc = pb_nl_open(&links->nl, err);
-	if (rc == 0)
-		rc = pb_links_adopt(links, err);
 	/* Last: from here on only the loop may free what it knows. */
 	if (rc == 0)
 		rc = pb_nl_monitor_new(env->loop, RTMGRP_LINK, pb_links_on_link, links,
@@ -115,20 +132,30 @@ int pb_links_new(const struct pb_links_env *env, struct pb_links **ret_links, st
 		return rc;
 	uv_timer_init(env->loop, &links->timer);
 	links->timer.data = links;
-	uv_timer_start(&links->timer, pb_links_on_timer, CHECK_INTERVAL_MS, CHECK_INTERVAL_MS);
+	uv_timer_start(&links->timer, on_timer, CHECK_INTERVAL_MS, CHECK_INTERVAL_MS);
+	pb_links_pump(links);
 	*ret_links = PB_TAKE_PTR(links);
 	return 0;
+}
+
+void pb_links_finish(struct pb_links *links)
+{
+	void (*closed)(void *) = links->closed;
+	void *closed_arg = links->closed_arg;
+
+	if (links->job || !links->handles_closed)
+		return;
+	links_free(links);
+	if (closed)
+		closed(closed_arg);
 }
 
 static void monitor_closed(void *arg)
 {
 	struct pb_links *links = arg;
-	void (*closed)(void *) = links->closed;
-	void *closed_arg = links->closed_arg;
 
-	links_free(links);
-	if (closed)
-		closed(closed_arg);
+	links->handles_closed = true;
+	pb_links_finish(links);
 }
 
 static void timer_closed(uv_handle_t *handle)
@@ -140,6 +167,7 @@ static void timer_closed(uv_handle_t *handle)
 
 void pb_links_close(struct pb_links *links, void (*closed)(void *arg), void *arg)
 {
+	links->closing = true;
 	links->closed = closed;
 	links->closed_arg = arg;
 	uv_close((uv_handle_t *)&links->timer, timer_closed);
@@ -147,9 +175,17 @@ void pb_links_close(struct pb_links *links, void (*closed)(void *arg), void *arg
 
 /* ---- reports and the end ---- */
 
-static const char *state_name(int state)
+static const char *state_name(const struct attachment *a)
 {
-	return state == 0 ? "ok" : state == -EBUSY ? "replaced" : "detached";
+	if (a->attaching || a->detaching)
+		return a->attaching != a->wanted ? "reversing"
+		       : a->attaching		 ? "attaching"
+						 : "detaching";
+	if (a->code < 0)
+		return "failed";
+	if (pb_links_due(a))
+		return a->wanted ? "attaching" : "detaching";
+	return a->state == 0 ? "ok" : a->state == -EBUSY ? "replaced" : "detached";
 }
 
 cJSON *pb_links_json(struct pb_links *links)
@@ -165,9 +201,9 @@ cJSON *pb_links_json(struct pb_links *links)
 		cJSON_AddStringToObject(item, "hook", pb_hook_name(a->key.hook));
 		cJSON_AddStringToObject(item, "device", dev ? dev->name : "");
 		cJSON_AddNumberToObject(item, "ifindex", a->key.ifindex);
-		cJSON_AddStringToObject(item, "how", pb_how_name(a->place.how));
+		cJSON_AddStringToObject(item, "how", a->place.how ? pb_how_name(a->place.how) : "");
 		cJSON_AddBoolToObject(item, "adopted", a->adopted);
-		cJSON_AddStringToObject(item, "state", state_name(a->state));
+		cJSON_AddStringToObject(item, "state", state_name(a));
 		cJSON_AddItemToArray(items, item);
 	}
 	return items;

@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The table of what is attached where: filled by attaching and adopting, checked every few
- * seconds.
+ * The table of what is wanted and what is attached where.
  *
  * Owns the rule that a place is never detached to be attached again, and never taken back from
  * somebody who took it.
  */
 #include <datapath/links_table.h>
 
-#include <dirent.h>
-
 #include <base/log.h>
-#include <datapath/datapath.h>
-
-#define CHECKS_A_TURN 64
 
 struct attachment *pb_links_find(struct pb_links *links, uint32_t hook, uint32_t ifindex)
 {
@@ -24,19 +18,24 @@ struct attachment *pb_links_find(struct pb_links *links, uint32_t hook, uint32_t
 	return a;
 }
 
-static int remember(struct pb_links *links, const struct pb_place *place, bool adopted,
-		    struct pb_err *err)
+bool pb_links_wanted(struct pb_links *links, uint32_t hook, uint32_t ifindex)
+{
+	const struct attachment *a = pb_links_find(links, hook, ifindex);
+
+	return a && a->wanted;
+}
+
+static struct attachment *row_add(struct pb_links *links, const struct pb_place *place)
 {
 	struct attachment *a = calloc(1, sizeof(*a));
 
 	if (!a)
-		return pb_err_set(err, -ENOMEM, "out of memory");
+		return NULL;
 	a->key = (struct key){place->hook, place->ifindex};
 	a->place = *place;
-	a->prog_id = pb_prog_id(links->env.entry_fd[place->hook]);
-	a->adopted = adopted;
+	a->wanted = true;
 	HASH_ADD(hh, links->attachments, key, sizeof(a->key), a);
-	return 0;
+	return a;
 }
 
 void pb_links_forget(struct pb_links *links, struct attachment *a)
@@ -47,128 +46,151 @@ void pb_links_forget(struct pb_links *links, struct attachment *a)
 	free(a);
 }
 
-static bool any_clsact_left(struct pb_links *links, uint32_t ifindex)
-{
-	for (uint32_t hook = 0; hook < PB_HOOK_TC_COUNT; hook++) {
-		const struct attachment *a = pb_links_find(links, hook, ifindex);
+/* ---- wishes ---- */
 
-		if (a && a->place.how == PB_HOW_CLSACT)
-			return true;
-	}
-	return false;
+bool pb_links_due(const struct attachment *a)
+{
+	if (a->attaching || a->detaching || a->code < 0)
+		return false;
+	return a->wanted ? !a->attached || a->stale : a->touched;
 }
 
-int pb_links_detach(struct pb_links *links, uint32_t hook, uint32_t ifindex, struct pb_err *err)
+int pb_links_want(struct pb_links *links, uint32_t hook, uint32_t ifindex, struct pb_err *err)
 {
+	struct pb_place place = {.dir = links->dir, .hook = hook, .ifindex = ifindex};
 	struct attachment *a = pb_links_find(links, hook, ifindex);
-	bool clsact;
-	int rc;
 
-	if (!a)
+	if (links->env.entry_fd[hook] < 0)
 		return 0;
-	rc = pb_detach(&a->place, err);
-	if (rc < 0)
-		return rc;
-	clsact = a->place.how == PB_HOW_CLSACT;
-	pb_links_forget(links, a);
-	if (clsact && !any_clsact_left(links, ifindex))
-		pb_clsact_release(links->dir, ifindex);
+	if (!a)
+		a = row_add(links, &place);
+	if (!a)
+		return pb_err_set(err, -ENOMEM, "out of memory");
+	a->wanted = true;
+	a->code = 0;
+	a->stale |= a->state == -ENOENT;
 	return 0;
 }
 
-static bool use_tcx(struct pb_links *links, int prog_fd)
+void pb_links_unwant(struct pb_links *links, uint32_t hook, uint32_t ifindex)
 {
-	if (links->env.mode != PB_ATTACH_AUTO)
-		return links->env.mode == PB_ATTACH_TCX;
-	if (!links->probed) {
-		links->tcx = pb_tcx_supported(prog_fd);
-		links->probed = true;
-		pb_info("datapath", "attaching to devices by %s", links->tcx ? "TCX" : "clsact");
-	}
-	return links->tcx;
-}
-
-int pb_links_attach(struct pb_links *links, uint32_t hook, uint32_t ifindex, struct pb_err *err)
-{
-	int prog_fd = links->env.entry_fd[hook];
-	struct pb_place place = {.dir = links->dir, .hook = hook, .ifindex = ifindex};
 	struct attachment *a = pb_links_find(links, hook, ifindex);
-	int rc;
 
-	if (prog_fd < 0 || (a && a->state != -ENOENT))
-		return 0;
-	if (hook >= PB_HOOK_TC_COUNT)
-		place.how = PB_HOW_CGROUP;
-	else if (a)
-		place.how = a->place.how;
-	else
-		place.how = use_tcx(links, prog_fd) ? PB_HOW_TCX : PB_HOW_CLSACT;
-	if (a) {
-		rc = pb_links_detach(links, hook, ifindex, err);
-		if (rc < 0)
-			return rc;
-	}
-	rc = pb_attach(&place, links->cgroup, prog_fd, err);
-	return rc < 0 ? rc : remember(links, &place, false, err);
+	if (!a)
+		return;
+	a->wanted = false;
+	a->code = 0;
+	if (!a->touched)
+		pb_links_forget(links, a);
 }
 
-/* ---- adoption ---- */
+/* ---- what jobs found out ---- */
 
-static int adopt(struct pb_links *links, const struct pb_place *place, struct pb_err *err)
+int pb_links_remember(struct pb_links *links, const struct pb_links_op *op, struct pb_err *err)
 {
-	int prog_fd = links->env.entry_fd[place->hook];
-	struct pb_err why = {0};
-	int rc;
+	struct attachment *a = pb_links_find(links, op->place.hook, op->place.ifindex);
 
-	/* A clsact place has up to two pins. */
-	if (pb_links_find(links, place->hook, place->ifindex))
-		return 0;
-	if (place->how == PB_HOW_CGROUP && !pb_attach_is_on_cgroup(place, links->cgroup))
-		return pb_detach(place, err);
-	if (prog_fd < 0)
-		return pb_detach(place, err);
-	rc = pb_attach(place, links->cgroup, prog_fd, &why);
-	if (rc == -ENOLINK || rc == -ENODEV) {
-		rc = pb_detach(place, err);
-		pb_clsact_release(links->dir, place->ifindex);
-		return rc;
-	}
-	if (rc < 0)
-		return pb_err_set(err, rc, "%s", why.text);
-	return remember(links, place, true, err);
+	if (!a)
+		a = row_add(links, &op->place);
+	if (!a)
+		return pb_err_set(err, -ENOMEM, "out of memory");
+	a->place = op->place;
+	a->prog_id = op->prog_id;
+	a->attached = a->touched = a->adopted = true;
+	return 0;
 }
 
-int pb_links_adopt(struct pb_links *links, struct pb_err *err)
+void pb_links_report(struct pb_links *links, int *last_code, int code, const struct pb_err *why)
 {
-	DIR *dir = opendir(links->dir);
-	const struct dirent *entry;
-	int first = 0;
-
-	if (!dir)
-		return pb_err_set(err, -errno, "%s: %s", links->dir, strerror(errno));
-	while ((entry = readdir(dir))) {
-		struct pb_place place;
-		struct pb_err why = {0};
-		int rc = 0;
-
-		if (pb_place_parse(entry->d_name, links->dir, &place))
-			rc = adopt(links, &place, &why);
-		if (rc < 0 && first == 0)
-			first = pb_err_set(err, rc, "%s", why.text);
+	if (code < 0 && links->settled) {
+		if (links->failures++ == 0)
+			links->first = *why;
+	} else if (code < 0 && code != *last_code) {
+		pb_error("datapath", "%s", why->text);
 	}
-	closedir(dir);
-	return first;
+	*last_code = code;
+}
+
+static void apply(struct pb_links *links, const struct pb_links_op *op)
+{
+	struct attachment *a = pb_links_find(links, op->place.hook, op->place.ifindex);
+	bool reversed = a->wanted != op->attach;
+
+	a->attaching = a->detaching = false;
+	a->place.how = op->place.how;
+	if (op->detached)
+		a->attached = false;
+	if (op->attach && op->code == 0) {
+		a->attached = true;
+		a->adopted = false;
+		a->prog_id = op->prog_id;
+		a->state = 0;
+	}
+	/* What is wanted by now wasn't tried yet. */
+	a->code = reversed ? 0 : op->code;
+	if (!a->wanted && op->detached && !a->attached)
+		pb_links_forget(links, a);
+}
+
+/* Returns true when its listener was told of a failure. */
+static bool tell_of_pod(struct pb_links *links, const struct pb_links_job *job)
+{
+	const struct pb_links_env *env = &links->env;
+	bool any = false, changed = false;
+	int code = 0;
+
+	for (size_t i = 0; i < job->n_ops; i++) {
+		uint32_t hook = job->ops[i].place.hook;
+
+		changed |= hook == PB_HOOK_POD_EGRESS || hook == PB_HOOK_POD_INGRESS;
+	}
+	for (uint32_t hook = PB_HOOK_POD_EGRESS; changed && hook <= PB_HOOK_POD_INGRESS; hook++) {
+		const struct attachment *a = pb_links_find(links, hook, job->ifindex);
+
+		if (!a)
+			continue;
+		/* On the way off, or not yet where it shall be. */
+		if (!a->wanted || pb_links_due(a))
+			return false;
+		any = true;
+		code = code ? code : a->code;
+	}
+	if (changed && !any && env->pod_detached)
+		env->pod_detached(env->arg, job->ifindex);
+	else if (any && env->pod_attached)
+		env->pod_attached(env->arg, job->ifindex, code, code ? job->why.text : "");
+	return code < 0 && env->pod_attached;
+}
+
+void pb_links_applied(struct pb_links_job *job)
+{
+	struct pb_links *links = job->links;
+	int *last_code = &links->cgroup_code, unknown = 0, code = job->code;
+
+	for (size_t i = 0; i < job->n_ops; i++)
+		apply(links, &job->ops[i]);
+	if (tell_of_pod(links, job))
+		return;
+	/* A device that went before it was attached; its message comes. */
+	if (job->ifindex && (code == -ENODEV || code == -ENOLINK))
+		return;
+	if (job->ifindex) {
+		struct device *dev;
+
+		HASH_FIND(hh, links->devices, &job->ifindex, sizeof(job->ifindex), dev);
+		last_code = dev ? &dev->last_code : &unknown;
+	}
+	pb_links_report(links, last_code, code, &job->why);
 }
 
 /* ---- is it still ours? ---- */
 
-static bool check_one(struct attachment *a)
+static void check_one(struct attachment *a, int state)
 {
-	int state = pb_attach_check(&a->place, a->prog_id);
 	char where[96];
 
 	if (state == a->state)
-		return state == 0;
+		return;
 	a->state = state;
 	pb_place_str(&a->place, where, sizeof(where));
 	if (state == -EBUSY)
@@ -182,33 +204,23 @@ static bool check_one(struct attachment *a)
 			 "%s: another process detached the agent's entry program; SIGHUP or a "
 			 "restart attaches it again",
 			 where);
-	return state == 0;
 }
 
-unsigned pb_links_check(struct pb_links *links)
+void pb_links_checked(struct pb_links_job *job)
 {
-	struct attachment *a, *next;
-	unsigned bad = 0;
+	for (size_t i = 0; i < job->n_ops; i++) {
+		const struct pb_links_op *op = &job->ops[i];
+		struct attachment *a = pb_links_find(job->links, op->place.hook, op->place.ifindex);
 
-	HASH_ITER (hh, links->attachments, a, next)
-		bad += !check_one(a);
-	return bad;
-}
-
-void pb_links_on_timer(uv_timer_t *timer)
-{
-	struct pb_links *links = timer->data;
-
-	for (int i = 0; i < CHECKS_A_TURN; i++) {
-		struct attachment *a = links->check_next;
-
-		if (!a)
-			a = links->attachments;
-		if (!a)
-			return;
-		check_one(a);
-		links->check_next = a->hh.next;
-		if (!links->check_next)
-			return;
+		/* A device on its way out takes the attachment along; nobody detached it. */
+		if (a && a->attached && a->wanted && !a->stale)
+			check_one(a, op->code);
 	}
+}
+
+void pb_links_check(struct pb_links *links)
+{
+	links->check_next = NULL;
+	links->checks = HASH_COUNT(links->attachments);
+	pb_links_pump(links);
 }

@@ -20,8 +20,8 @@
 #define SETTLE_MS 10
 /* For what no event announces, such as a pod that answers ARP late. */
 #define RETRY_MS 2000
-/* What one turn of the loop may spend on lookups. */
-#define TURN_NS 4000000ULL
+/* What one visit to the pool looks up at most: closing waits for it. */
+#define PODS_A_LOOKUP 64
 
 #define GROUPS                                                                                     \
 	(RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE | RTMGRP_IPV4_IFADDR | \
@@ -34,6 +34,7 @@ struct pod {
 	uint32_t n_ips;
 	struct pb_endpoint ep;
 	struct pb_iface iface; /* ifindex 0: none */
+	bool hooked;	       /* both hooks are on iface */
 	bool dirty;
 	int last_code; /* of the last failure, so that it is logged once */
 	UT_hash_handle hh;
@@ -48,9 +49,12 @@ struct pb_node {
 	size_t n_devices;
 	struct pod *pods;
 	struct pod *by_id;
-	struct mnl_socket *nl;
+	struct mnl_socket *nl; /* of the look-up */
+	struct lookup *lookup; /* in flight on the pool */
 	struct pb_nl_monitor *monitor;
 	struct pb_kube_watch *watch;
+	bool closing;
+	bool handles_closed;
 	bool synced; /* the first list of pods is in */
 	bool swept;
 	uv_timer_t timer;
@@ -122,10 +126,36 @@ static void unhook(struct pb_node *node, struct pod *pod)
 	if (!pod->iface.ifindex)
 		return;
 	rc = pb_dp_pod_remove(node->dp, pod->iface.ifindex);
-	if (rc < 0)
+	/* The datapath follows devices too, and may have been faster. */
+	if (rc < 0 && rc != -ENOENT)
 		pb_warn("node", "pod %s: taking the hooks off %s: %s", pod->key, pod->iface.name,
 			strerror(-rc));
 	pod->iface = (struct pb_iface){0};
+	pod->hooked = false;
+}
+
+static void hooks_ended(struct pb_node *node, struct pod *pod, int result, const char *text)
+{
+	if (result < 0 && result != pod->last_code)
+		pb_warn("node", "pod %s: no hooks on %s: %s", pod->key, pod->iface.name, text);
+	else if (result >= 0 && !pod->hooked)
+		pb_info("node", "pod %s: endpoint %u on %s", pod->key, pod->ep.id, pod->iface.name);
+	pod->last_code = result < 0 ? result : 0;
+	pod->hooked = result >= 0;
+	if (!pod->hooked)
+		schedule(node, RETRY_MS);
+}
+
+/* How what hook() began ended. */
+static void on_hooks(void *arg, uint32_t ifindex, int result, const char *text)
+{
+	struct pb_node *node = arg;
+	struct pod *pod = by_ifindex(node, ifindex);
+
+	if (!pod)
+		return;
+	pod->dirty |= result < 0;
+	hooks_ended(node, pod, result, text);
 }
 
 static void hook(struct pb_node *node, struct pod *pod, const struct pb_iface *iface)
@@ -134,47 +164,159 @@ static void hook(struct pb_node *node, struct pod *pod, const struct pb_iface *i
 	struct pb_err err = {0};
 	int rc;
 
-	if (owner && owner != pod)
-		rc = pb_err_set(&err, -EBUSY, "interface %s still belongs to pod %s", iface->name,
-				owner->key);
-	else
-		rc = pb_dp_pod_add(node->dp, iface->ifindex, &pod->ep, &err);
-	if (rc == 0) {
-		pod->iface = *iface;
-		pb_info("node", "pod %s: endpoint %u on %s", pod->key, pod->ep.id, iface->name);
-	} else if (rc != pod->last_code) {
-		pb_warn("node", "pod %s: no hooks on %s: %s", pod->key, iface->name, err.text);
-	}
-	pod->last_code = rc;
-}
-
-static int find_iface(struct pb_node *node, const struct pod *pod, struct pb_iface *ret_iface)
-{
-	for (uint32_t i = 0; i < pod->n_ips; i++) {
-		if (pb_node_resolve(node->nl, &pod->ips[i], ret_iface) == 0 &&
-		    !pb_links_match(node->devices, node->n_devices, ret_iface->name))
-			return 0;
-	}
-	return -ENOENT;
-}
-
-static void evaluate(struct pb_node *node, struct pod *pod)
-{
-	struct pb_nl_link link = {0};
-	struct pb_iface iface = {0};
-
-	pod->dirty = false;
-	if (pod->iface.ifindex && (pb_nl_link_get(node->nl, pod->iface.ifindex, &link) < 0 ||
-				   pb_links_match(node->devices, node->n_devices, link.name)))
-		unhook(node, pod);
-	if (find_iface(node, pod, &iface) < 0)
+	if (owner && owner != pod) {
+		rc = -EBUSY;
+		if (rc != pod->last_code)
+			pb_warn("node",
+				"pod %s: no hooks on %s: interface %s still belongs to pod %s",
+				pod->key, iface->name, iface->name, owner->key);
+		pod->last_code = rc;
 		return;
-	if (iface.ifindex != pod->iface.ifindex) {
-		unhook(node, pod);
-		hook(node, pod, &iface);
-	} else {
-		pod->iface = iface;
 	}
+	pod->iface = *iface;
+	rc = pb_dp_pod_add(node->dp, iface->ifindex, &pod->ep, &err);
+	if (rc != 0)
+		hooks_ended(node, pod, rc, err.text);
+}
+
+/* ---- looking for interfaces: questions to the kernel, which may keep us waiting ---- */
+
+struct question {
+	char *key; /* of the pod, which may be gone by the time of the answer */
+	struct pb_kube_addr *ips;
+	uint32_t n_ips;
+	uint32_t ifindex;	 /* where it was found last, 0: nowhere */
+	struct pb_nl_link link;	 /* that device, ifindex 0: gone */
+	struct pb_iface *ifaces; /* by address */
+};
+
+struct lookup {
+	uv_work_t work;
+	struct pb_node *node;
+	size_t n;
+	struct question questions[PODS_A_LOOKUP];
+};
+
+static void lookup_free(struct lookup *lookup)
+{
+	for (size_t i = 0; i < lookup->n; i++) {
+		free(lookup->questions[i].key);
+		free(lookup->questions[i].ips);
+		free(lookup->questions[i].ifaces);
+	}
+	free(lookup);
+}
+
+static int ask(struct question *q, const struct pod *pod)
+{
+	q->key = strdup(pod->key);
+	q->ips = calloc(pod->n_ips, sizeof(*q->ips));
+	q->ifaces = calloc(pod->n_ips, sizeof(*q->ifaces));
+	if (!q->key || !q->ips || !q->ifaces)
+		return -ENOMEM;
+	memcpy(q->ips, pod->ips, pod->n_ips * sizeof(*q->ips));
+	q->n_ips = pod->n_ips;
+	q->ifindex = pod->iface.ifindex;
+	return 0;
+}
+
+static void lookup_on_pool(uv_work_t *work)
+{
+	struct lookup *lookup = work->data;
+	struct mnl_socket *nl = lookup->node->nl;
+
+	for (size_t i = 0; i < lookup->n; i++) {
+		struct question *q = &lookup->questions[i];
+
+		if (q->ifindex && pb_nl_link_get(nl, q->ifindex, &q->link) < 0)
+			q->link = (struct pb_nl_link){0};
+		for (uint32_t ip = 0; ip < q->n_ips; ip++)
+			pb_node_resolve(nl, &q->ips[ip], &q->ifaces[ip]);
+	}
+}
+
+static bool is_device(const struct pb_node *node, const char *name)
+{
+	return pb_links_match(node->devices, node->n_devices, name);
+}
+
+static const struct pb_iface *first_iface(const struct pb_node *node, const struct question *q)
+{
+	for (uint32_t i = 0; i < q->n_ips; i++)
+		if (q->ifaces[i].ifindex && !is_device(node, q->ifaces[i].name))
+			return &q->ifaces[i];
+	return NULL;
+}
+
+static void answer(struct pb_node *node, struct pod *pod, const struct question *q)
+{
+	const struct pb_iface *iface = first_iface(node, q);
+
+	if (pod->iface.ifindex && (!q->link.ifindex || is_device(node, q->link.name)))
+		unhook(node, pod);
+	if (!iface)
+		return;
+	if (iface->ifindex != pod->iface.ifindex) {
+		unhook(node, pod);
+		hook(node, pod, iface);
+		return;
+	}
+	pod->iface = *iface;
+	/* Again, when that failed before; what is under way comes to its end. */
+	if (!pod->hooked && pod->last_code < 0)
+		hook(node, pod, iface);
+}
+
+static void node_finish(struct pb_node *node);
+
+static void lookup_answered(uv_work_t *work, int status)
+{
+	struct lookup *lookup = work->data;
+	struct pb_node *node = lookup->node;
+
+	(void)status;
+	node->lookup = NULL;
+	for (size_t i = 0; i < lookup->n && !node->closing; i++) {
+		const struct question *q = &lookup->questions[i];
+		struct pod *pod;
+
+		HASH_FIND_STR(node->pods, q->key, pod);
+		/* What moved or got other addresses meanwhile is dirty, so it is asked again. */
+		if (pod && pod->iface.ifindex == q->ifindex && pod->n_ips == q->n_ips &&
+		    memcmp(pod->ips, q->ips, q->n_ips * sizeof(*q->ips)) == 0)
+			answer(node, pod, q);
+	}
+	lookup_free(lookup);
+	if (node->closing)
+		node_finish(node);
+	else
+		schedule(node, 0);
+}
+
+/* Returns false when no pod has to be looked at. */
+static bool look_up(struct pb_node *node)
+{
+	struct lookup *lookup = calloc(1, sizeof(*lookup));
+	struct pod *pod, *next;
+
+	if (!lookup)
+		return false;
+	HASH_ITER (hh, node->pods, pod, next) {
+		if (!pod->dirty || lookup->n == PODS_A_LOOKUP)
+			continue;
+		if (ask(&lookup->questions[lookup->n++], pod) < 0)
+			break;
+		pod->dirty = false;
+	}
+	if (lookup->n == 0) {
+		lookup_free(lookup);
+		return false;
+	}
+	lookup->node = node;
+	lookup->work.data = lookup;
+	node->lookup = lookup;
+	uv_queue_work(node->loop, &lookup->work, lookup_on_pool, lookup_answered);
+	return true;
 }
 
 /*
@@ -202,22 +344,16 @@ static void sweep(struct pb_node *node)
 static void on_timer(uv_timer_t *timer)
 {
 	struct pb_node *node = timer->data;
-	uint64_t deadline = pb_now_ns() + TURN_NS;
 	struct pod *pod, *next;
 	bool waiting = false;
 
+	/* Its answer comes back here. */
+	if (node->lookup || look_up(node))
+		return;
 	HASH_ITER (hh, node->pods, pod, next) {
-		if (pod->dirty && pb_now_ns() > deadline) {
-			/* libuv before 1.45 runs a timer of 0 ms in this very turn. */
-			schedule(node, 1);
-			return;
-		}
-		if (pod->dirty)
-			evaluate(node, pod);
-		waiting |= !pod->iface.ifindex;
+		pod->dirty = !pod->hooked;
+		waiting |= !pod->hooked;
 	}
-	HASH_ITER (hh, node->pods, pod, next)
-		pod->dirty = !pod->iface.ifindex;
 	if (waiting)
 		schedule(node, RETRY_MS);
 	else if (node->synced && !node->swept)
@@ -300,6 +436,8 @@ static bool same_ips(const struct pod *pod, const struct pb_kube_pod *from)
 static int pod_readdress(struct pb_node *node, struct pod *pod, const struct pb_kube_pod *from,
 			 struct pb_err *err)
 {
+	int rc;
+
 	if (same_ips(pod, from))
 		return 0;
 	if (pod_ips(pod, from) < 0)
@@ -307,7 +445,8 @@ static int pod_readdress(struct pb_node *node, struct pod *pod, const struct pb_
 	pod->dirty = true;
 	if (!pod->iface.ifindex)
 		return 0;
-	return pb_dp_pod_add(node->dp, pod->iface.ifindex, &pod->ep, err);
+	rc = pb_dp_pod_add(node->dp, pod->iface.ifindex, &pod->ep, err);
+	return rc < 0 ? rc : 0;
 }
 
 static void pod_put(struct pb_node *node, const char *key, const struct pb_kube_pod *from)
@@ -431,15 +570,24 @@ static void node_free(struct pb_node *node)
 	free(node);
 }
 
-static void monitor_closed(void *arg)
+static void node_finish(struct pb_node *node)
 {
-	struct pb_node *node = arg;
 	void (*closed)(void *) = node->closed;
 	void *closed_arg = node->closed_arg;
 
+	if (node->lookup || !node->handles_closed)
+		return;
 	node_free(node);
 	if (closed)
 		closed(closed_arg);
+}
+
+static void monitor_closed(void *arg)
+{
+	struct pb_node *node = arg;
+
+	node->handles_closed = true;
+	node_finish(node);
 }
 
 static void timer_closed(uv_handle_t *handle)
@@ -479,6 +627,7 @@ int pb_node_new(uv_loop_t *loop, const struct pb_config *config, struct pb_dp *d
 		pb_node_close(node, NULL, NULL);
 		return rc;
 	}
+	pb_dp_pod_listen(dp, on_hooks, node);
 	*ret_node = node;
 	return 0;
 }
@@ -487,6 +636,8 @@ void pb_node_close(struct pb_node *node, void (*closed)(void *arg), void *arg)
 {
 	node->closed = closed;
 	node->closed_arg = arg;
+	node->closing = true;
+	pb_dp_pod_listen(node->dp, NULL, NULL);
 	if (node->watch)
 		pb_kube_unwatch(node->watch);
 	uv_close((uv_handle_t *)&node->timer, timer_closed);
@@ -528,8 +679,8 @@ cJSON *pb_node_json(struct pb_node *node)
 
 		cJSON_AddStringToObject(item, "pod", pod->key);
 		cJSON_AddNumberToObject(item, "endpoint", pod->ep.id);
-		cJSON_AddStringToObject(item, "interface", pod->iface.name);
-		cJSON_AddNumberToObject(item, "ifindex", pod->iface.ifindex);
+		cJSON_AddStringToObject(item, "interface", pod->hooked ? pod->iface.name : "");
+		cJSON_AddNumberToObject(item, "ifindex", pod->hooked ? pod->iface.ifindex : 0);
 		cJSON_AddStringToObject(item, "addresses", addresses ? addresses : "");
 		cJSON_AddItemToArray(items, item);
 	}

@@ -27,7 +27,7 @@ int pb_node_new(uv_loop_t *loop, const struct pb_config *config, struct pb_dp *d
  */
 int pb_node_reconfigure(struct pb_node *node, const struct pb_config *config, struct pb_err *err);
 void pb_node_close(struct pb_node *node, void (*closed)(void *arg), void *arg);
-/* Table: pod, endpoint (id), interface ("" while there is none), ifindex, addresses. */
+/* Table: pod, endpoint (id), interface ("" while its hooks aren't on), ifindex, addresses. */
 cJSON *pb_node_json(struct pb_node *node);
 
 #endif

@@ -412,6 +412,21 @@ static void send_over_loopback(void)
 	cr_assert_eq(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)), 1);
 }
 
+static void attach_ended(void *arg, int result, const char *text)
+{
+	cr_expect_eq(result, 0, "%s", text);
+	*(bool *)arg = true;
+}
+
+static void attach(void)
+{
+	bool ended = false;
+
+	cr_assert_eq(pb_dp_attach(sandbox.dp, attach_ended, &ended, &sandbox.err), 0, "%s", why());
+	while (!ended)
+		uv_run(&sandbox.loop, UV_RUN_ONCE);
+}
+
 Test(chain, the_datapath_goes_on_without_an_agent_and_cleanup_removes_it)
 {
 	char *devices[] = {(char *)"lo"};
@@ -421,7 +436,7 @@ Test(chain, the_datapath_goes_on_without_an_agent_and_cleanup_removes_it)
 	sandbox.config.datapath.devices = devices;
 	sandbox.config.datapath.n_devices = 1;
 	sandbox_open();
-	cr_assert_eq(pb_dp_attach(sandbox.dp, &sandbox.err), 0, "%s", why());
+	attach();
 	sandbox_close();
 
 	/* when: a packet leaves and arrives while none runs; then: both hooks counted it */

@@ -437,7 +437,7 @@ Test(registry, a_pods_endpoint_record_reads_as_an_admin_writes_addresses)
 	const cJSON *value;
 
 	sandbox_open();
-	cr_assert_eq(pb_dp_pod_add(sandbox.dp, 1, &ep, &sandbox.err), 0);
+	cr_assert_eq(pb_dp_pod_add(sandbox.dp, 1, &ep, &sandbox.err), 1, "nothing to attach");
 	cr_assert_eq(pb_dp_map_dump_json(sandbox.dp, "core/pb_endpoints", &table, NULL), 0);
 	value = cJSON_GetObjectItem(cJSON_GetArrayItem(pb_json_path(table, "items"), 0), "value");
 	cr_expect_str_eq(pb_json_str(value, "addr4", ""), "10.0.1.2");

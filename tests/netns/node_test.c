@@ -20,6 +20,9 @@ struct hooked {
 
 static struct hooked hooked[8];
 static int refuse_add;
+static bool add_later; /* the test says how it ended */
+static pb_dp_pod_fn pod_fn;
+static void *pod_arg;
 static pb_kube_watch_fn watch_fn;
 static void *watch_arg;
 
@@ -42,7 +45,14 @@ int pb_dp_pod_add(struct pb_dp *dp, uint32_t ifindex, const struct pb_endpoint *
 	h = h ? h : on(0);
 	h->ifindex = ifindex;
 	h->ep = *ep;
-	return 0;
+	return add_later ? 0 : 1;
+}
+
+void pb_dp_pod_listen(struct pb_dp *dp, pb_dp_pod_fn fn, void *arg)
+{
+	(void)dp;
+	pod_fn = fn;
+	pod_arg = arg;
 }
 
 int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex)
@@ -498,5 +508,52 @@ Test(node, hooks_that_were_refused_are_tried_again)
 	expect_nothing_hooked(&bed);
 	refuse_add = 0;
 	expect_hooked(&bed, ifindex, true);
+	bed_end(&bed);
+}
+
+static bool listed_on(void *arg)
+{
+	struct bed *bed = arg;
+	PB_JSON_FREE cJSON *table = pb_node_json(bed->node);
+	const cJSON *row = cJSON_GetArrayItem(cJSON_GetObjectItem(table, "items"), 0);
+
+	return strcmp(pb_json_str(row, "interface", ""), "cali1") == 0;
+}
+
+Test(node, hooks_that_failed_while_they_were_attached_are_tried_again_until_they_are_on)
+{
+	struct bed bed;
+	struct pod pod;
+
+	/* Given hooks that are being attached */
+	bed_setup(&bed);
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	add_later = true;
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_not(listed_on(&bed), "the hooks aren't on yet");
+
+	/* When that fails, then it is asked for again, and listed once it succeeded */
+	on(ifindex)->ifindex = 0;
+	pod_fn(pod_arg, ifindex, -ENOMEM, "refused by the test");
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_not(listed_on(&bed));
+	pod_fn(pod_arg, ifindex, 0, "");
+	cr_expect(listed_on(&bed));
+	bed_end(&bed);
+}
+
+Test(node, a_node_that_is_closed_while_it_looks_for_an_interface_lets_go_of_everything)
+{
+	struct bed bed;
+	struct pod pod;
+
+	bed_setup(&bed);
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	veth_with_route("cali1", "10.1.0.2");
+	tell(PB_KUBE_PUT, &pod);
+	uv_run(&bed.loop, UV_RUN_NOWAIT);
 	bed_end(&bed);
 }
