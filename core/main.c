@@ -125,7 +125,7 @@ static int run(int argc, char **argv, const struct pb_agent_options *options,
 
 	/* Peers of sockets may leave at any time. */
 	signal(SIGPIPE, SIG_IGN);
-	if (pb_dir_make(config->agent.run_dir, 0755, &err) < 0 ||
+	if (pb_dir_make_own(config->agent.run_dir, 0755, &err) < 0 ||
 	    pb_crash_setup(argc, argv, config->agent.run_dir, &err) < 0) {
 		fprintf(stderr, "patchbayd: %s\n", err.text);
 		pb_config_free(config);

@@ -83,6 +83,11 @@ int pb_file_write(const char *path, const void *data, size_t len, unsigned mode,
 		  struct pb_err *err);
 /* mkdir -p. An existing directory is fine. */
 int pb_dir_make(const char *path, unsigned mode, struct pb_err *err);
+/*
+ * The same for a directory whose files this process trusts: -EACCES when it belongs to another
+ * user or others may write it. A symbolic link is refused.
+ */
+int pb_dir_make_own(const char *path, unsigned mode, struct pb_err *err);
 
 uint64_t pb_now_ns(void); /* CLOCK_MONOTONIC */
 uint64_t pb_hash64(const void *data, size_t len, uint64_t seed);

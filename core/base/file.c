@@ -91,3 +91,27 @@ int pb_dir_make(const char *path, unsigned mode, struct pb_err *err)
 		*p = c;
 	}
 }
+
+int pb_dir_make_own(const char *path, unsigned mode, struct pb_err *err)
+{
+	PB_CLOSE int fd = -1;
+	struct stat st;
+	int rc = pb_dir_make(path, mode, err);
+
+	if (rc < 0)
+		return rc;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return pb_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (st.st_uid != geteuid())
+		return pb_err_set(err, -EACCES,
+				  "%s: belongs to user %u, who could exchange what the agent keeps "
+				  "there: remove it or name another directory",
+				  path, st.st_uid);
+	if (st.st_mode & (S_IWGRP | S_IWOTH))
+		return pb_err_set(err, -EACCES,
+				  "%s: writable by group or others (mode %04o), who could exchange "
+				  "what the agent keeps there: chmod go-w",
+				  path, st.st_mode & 07777);
+	return 0;
+}

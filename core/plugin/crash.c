@@ -343,7 +343,7 @@ int pb_crash_setup(int argc, char **argv, const char *run_dir, struct pb_err *er
 	(void)argc;
 	if (!dir || !path)
 		return pb_err_set(err, -ENOMEM, "out of memory");
-	rc = pb_dir_make(dir, 0700, err);
+	rc = pb_dir_make_own(dir, 0700, err);
 	if (rc == 0)
 		rc = map_page(path, run_dir, err);
 	if (rc < 0)

@@ -139,6 +139,11 @@ static int map_code(struct pb_generation *gen, struct pb_err *err)
 	if (gen->code->size < offsetof(struct pb_plugin, restore) || !gen->code->prepare)
 		return pb_err_set(err, -EINVAL, "%s: has no prepare(), which is mandatory",
 				  gen->source);
+	if (gen->code->flags)
+		return pb_err_set(err, -EINVAL,
+				  "%s: struct pb_plugin has flags %#x, which this agent doesn't "
+				  "know",
+				  gen->source, gen->code->flags);
 	return 0;
 }
 
@@ -298,7 +303,7 @@ int pb_stage_open(struct pb_manager *m, struct pb_err *err)
 	m->stage_dir = pb_sprintf("%s/plugins", m->config->agent.run_dir);
 	if (!m->stage_dir)
 		return pb_err_set(err, -ENOMEM, "out of memory");
-	rc = pb_dir_make(m->stage_dir, 0700, err);
+	rc = pb_dir_make_own(m->stage_dir, 0700, err);
 	if (rc == 0 && chmod(m->stage_dir, 0700) < 0)
 		rc = pb_err_set(err, -errno, "%s: %s", m->stage_dir, strerror(errno));
 	if (rc < 0)

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <base/json.h>
 #include <base/log.h>
@@ -73,6 +74,37 @@ Test(base, a_written_file_reads_back_and_a_limit_holds)
 	rmdir(deep);
 	*strrchr(deep, '/') = '\0';
 	rmdir(deep);
+	rmdir(dir);
+}
+
+Test(base, a_directory_that_others_could_change_is_not_ones_own)
+{
+	char dir[] = "/tmp/pb-base-XXXXXX";
+	PB_FREE char *sub = NULL;
+	PB_FREE char *link = NULL;
+	PB_FREE char *text = NULL;
+	struct pb_err err;
+
+	cr_assert_not_null(mkdtemp(dir));
+	sub = pb_sprintf("%s/own", dir);
+	link = pb_sprintf("%s/link", dir);
+	text = pb_sprintf("%s: writable by group or others (mode 0770), who could exchange what "
+			  "the agent keeps there: chmod go-w",
+			  sub);
+	cr_expect_eq(pb_dir_make_own(sub, 0700, &err), 0);
+	cr_expect_eq(pb_dir_make_own(sub, 0700, &err), 0, "an existing one is fine");
+	cr_assert_eq(symlink(sub, link), 0);
+	cr_expect_lt(pb_dir_make_own(link, 0700, &err), 0);
+	cr_assert_eq(chmod(sub, 0770), 0);
+	cr_expect_eq(pb_dir_make_own(sub, 0700, &err), -EACCES);
+	cr_expect_str_eq(err.text, text);
+	if (geteuid() == 0) {
+		cr_assert_eq(chmod(sub, 0700), 0);
+		cr_assert_eq(chown(sub, 1, 0), 0);
+		cr_expect_eq(pb_dir_make_own(sub, 0700, &err), -EACCES, "another user's");
+	}
+	unlink(link);
+	rmdir(sub);
 	rmdir(dir);
 }
 
