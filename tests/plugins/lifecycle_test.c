@@ -319,6 +319,7 @@ static const struct broken {
 	 "FILE: needs the function patchbay_function_that_does_not_exist, which nothing here "
 	 "offers: a plugin calls the agent through struct pb_host only, and must be linked with "
 	 "every library it uses"},
+	{"flags", -EINVAL, "FILE: struct pb_plugin has flags 0x4, which this agent doesn't know"},
 	{"newer_host", -ENOTSUP,
 	 "prepare(): needs the host function from_the_future, which this agent (plugin ABI 1.0) "
 	 "doesn't have: update the agent"},

@@ -314,7 +314,11 @@ static int sample_reconfigure(struct pb_ctx *ctx, const char *config)
 #define PB_ABI_MINOR ABI_MINOR
 #endif
 
+#ifndef SAMPLE_FLAGS
+#define SAMPLE_FLAGS 0
+#endif
+
 PB_PLUGIN_FULL(SAMPLE_NAME, SAMPLE_VERSION, SAMPLE_SCHEMA, SAMPLE_SCHEMA_MIN, SAMPLE_REQUIRES,
 	       .prepare = sample_prepare, .quiesce = sample_quiesce, .save = sample_save,
 	       .restore = sample_restore, .start = sample_start, .resume = sample_resume,
-	       .stop = sample_stop, .reconfigure = RECONFIGURE_FN);
+	       .stop = sample_stop, .flags = SAMPLE_FLAGS, .reconfigure = RECONFIGURE_FN);

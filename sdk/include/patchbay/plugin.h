@@ -123,20 +123,27 @@ struct pb_plugin {
 	/* The reload was called off after quiesce(): events that were held back follow. */
 	void (*resume)(struct pb_ctx *ctx);
 	/*
-	 * The last callback: this generation's programs are out of every chain. Free `self`.
-	 * Called for every generation whose prepare() returned 0.
+	 * The last callback: free `self`, stop timers, unwatch and close fds. Called for every
+	 * generation whose prepare() returned 0; after a reload or an unload its programs are out
+	 * of every chain. Never empty a persistent map here: a load that was called off shares it
+	 * with the generation that goes on, a successor works with it already, and when the agent
+	 * stops the programs stay in their chains and go on reading it.
 	 */
 	void (*stop)(struct pb_ctx *ctx);
 	/*
-	 * The plugin's section of the config file changed; `config` is its JSON. -ENOTSUP or NULL:
-	 * the host reloads the plugin instead. Another error keeps the old configuration in force.
+	 * The plugin's section of the config file changed; `config` is its JSON, valid until
+	 * stop(); host->config() gives it once it is in force. -ENOTSUP or NULL: the host reloads
+	 * the plugin instead. Another error keeps the old configuration in force: what bpf_const()
+	 * set is forgotten. Called a second time, with the old configuration, when the programs
+	 * can't be loaded with the new constants.
 	 */
 	int (*reconfigure)(struct pb_ctx *ctx, const char *config);
 };
 
 /*
- * Exports a plugin. The three trailing arguments and more are designated initialisers of struct
- * pb_plugin. PB_PLUGIN_STATEFUL additionally names the versions of the saved state.
+ * Exports a plugin, once in a shared object, outside of functions. What follows name and version
+ * initialises struct pb_plugin. PB_PLUGIN_STATEFUL also names the version of the state that
+ * save() writes and the oldest that restore() accepts; PB_PLUGIN_FULL the plugins it requires.
  *
  *   PB_PLUGIN("hello", "1.0.0", .prepare = hello_prepare)
  */
@@ -281,7 +288,7 @@ typedef int (*pb_command_fn)(struct pb_ctx *ctx, void *arg, const char *const *a
 
 struct pb_command {
 	uint32_t size;
-	uint32_t flags;
+	uint32_t flags;	   /* 0 */
 	const char *name;  /* two words, for example "service list" */
 	const char *usage; /* arguments, for example "[NAMESPACE]", or "" */
 	const char *help;  /* one line */
@@ -306,7 +313,7 @@ enum pb_metric_kind {
 
 /* What host->map_info() tells. Sizes in bytes. */
 struct pb_map_info {
-	uint32_t size;
+	uint32_t size; /* set it to sizeof(struct pb_map_info) before the call */
 	uint32_t key_size;
 	uint32_t value_size; /* per-CPU maps: of one CPU's value, rounded up to 8 */
 	uint32_t max_entries;
@@ -336,10 +343,12 @@ struct pb_host {
 	 */
 	int (*fail)(struct pb_ctx *ctx, int err, const char *fmt, ...) PB_PRINTF(3, 4);
 
-	/* The plugin's section of the config file as JSON text, "{}" when empty. Valid until stop.
+	/*
+	 * The plugin's section of the config file as JSON text, "{}" when empty; after a
+	 * reconfiguration the new text. Valid until stop() has returned. Any callback.
 	 */
 	const char *(*config)(struct pb_ctx *ctx);
-	/* Name of this node as Kubernetes knows it. Valid until stop. */
+	/* Name of this node as Kubernetes knows it. Valid until stop() has returned. */
 	const char *(*node_name)(struct pb_ctx *ctx);
 
 	/*
@@ -360,14 +369,16 @@ struct pb_host {
 	/*
 	 * A handle to a map: one of the plugin's objects by its name, another plugin's shared map
 	 * as "PLUGIN/MAP". prepare() only; the handle can be used from restore() on, or from the
-	 * first subscription callback. Valid until stop. -ENOENT is found out after prepare().
+	 * first subscription callback. Valid until stop() has returned. That there is no such map
+	 * (-ENOENT) or that it isn't shared (-EACCES) is found out after prepare().
 	 */
 	int (*map)(struct pb_ctx *ctx, const char *name, struct pb_map **ret_map);
 	/*
 	 * The map functions may be called from the loop thread and from work functions. Keys and
 	 * values have the sizes of the map; a value of a per-CPU map is n_cpus values of
 	 * value_size each. Errors are those of bpf(2): -ENOENT, -EEXIST, -E2BIG (full); -ENXIO
-	 * before the map exists.
+	 * before the map exists. map_info() fills as much as ret_info->size says and sets it to
+	 * what the host knows; -EINVAL when it isn't set.
 	 */
 	int (*map_info)(struct pb_map *map, struct pb_map_info *ret_info);
 	int (*map_lookup)(struct pb_map *map, const void *key, void *ret_value);
@@ -384,9 +395,16 @@ struct pb_host {
 	int (*map_delete_batch)(struct pb_map *map, const void *keys, uint32_t n,
 				uint32_t *ret_done);
 
-	/* A number for an event type of this plugin, the same for all generations. prepare(). */
+	/*
+	 * A number for an event type of this plugin, the same for all generations. prepare() only.
+	 * -EINVAL: no name.
+	 */
 	int (*event_type)(struct pb_ctx *ctx, const char *name, uint16_t *ret_type);
-	/* Calls fn for every ring event of `type`, PB_EVENT_* or "PLUGIN/NAME"'s number. */
+	/*
+	 * Calls fn for every ring event of `type`, PB_EVENT_* or the number of event_type(), once
+	 * this generation is live; up to 4096 that arrive during the swap are kept for it. From
+	 * prepare() to quiesce(). The event is valid until fn returns.
+	 */
 	int (*event_subscribe)(struct pb_ctx *ctx, uint16_t type, pb_event_fn fn, void *arg);
 
 	/*
@@ -394,7 +412,10 @@ struct pb_host {
 	 * withdraw() removes it (-ENOENT: there was none); synced() tells subscribers that all of
 	 * a first full view has been published. Records of a retired generation stay until its
 	 * successor has called synced(), then those it didn't publish are withdrawn by the host.
+	 * From prepare() to quiesce(); what is published before start() is unseen until then and
+	 * forgotten if the load is called off. Subscribers are told later, never inside the call.
 	 * -EEXIST: another plugin publishes this key. -EPROTO: the topic has another version.
+	 * -EINVAL: empty topic or key, version 0. -EPERM: not in this step.
 	 */
 	int (*publish)(struct pb_ctx *ctx, const char *topic, uint32_t version, const char *key,
 		       const void *value, size_t len);
@@ -416,36 +437,50 @@ struct pb_host {
 
 	/*
 	 * Calls fn once after delay_ms, then every repeat_ms unless that is 0. *ret_id, if not
-	 * NULL, is for timer_stop(). Milliseconds of CLOCK_MONOTONIC.
+	 * NULL, is for timer_stop(). Milliseconds of CLOCK_MONOTONIC. Timers, fds and work: from
+	 * prepare() on until stop() is called; nothing of them is called before start() nor while
+	 * the generation is quiesced, a timer that becomes due meanwhile fires once afterwards.
+	 * -EINVAL: no function. -EPERM: in stop().
 	 */
 	int (*timer_start)(struct pb_ctx *ctx, uint64_t delay_ms, uint64_t repeat_ms,
 			   pb_timer_fn fn, void *arg, uint32_t *ret_id);
 	/* -ENOENT: not running. A timer may stop itself in its callback. */
 	int (*timer_stop)(struct pb_ctx *ctx, uint32_t id);
 	/*
-	 * Calls fn when fd is ready (PB_FD_*). The plugin owns fd and calls fd_unwatch() before it
-	 * closes it. -EEXIST: already watched.
+	 * Calls fn when fd is ready (PB_FD_*), again and again as long as it is. PB_FD_GONE is
+	 * always told, asked for or not: unwatch then. The plugin owns fd and calls fd_unwatch()
+	 * before it closes it; fn may do so. -EEXIST: this generation watches it already.
+	 * fd_unwatch(): -ENOENT: it isn't watched.
 	 */
 	int (*fd_watch)(struct pb_ctx *ctx, int fd, uint32_t events, pb_fd_fn fn, void *arg);
 	int (*fd_unwatch)(struct pb_ctx *ctx, int fd);
 	/*
 	 * Runs fn(arg) on the thread pool and then done(ctx, arg, result of fn) on the loop. fn may
-	 * call map functions and log only. A generation isn't unmapped while its work runs.
+	 * call map functions and log only. A generation isn't unmapped while its work runs; up to
+	 * four work functions of all plugins run at once, the others wait. When the generation
+	 * retires, done() is told -ECANCELED for work that hasn't begun and for work whose end it
+	 * hasn't heard of, before stop(), so that `arg` can be freed. `done` may be NULL.
 	 */
 	int (*work)(struct pb_ctx *ctx, pb_work_fn fn, pb_done_fn done, void *arg);
 
 	/*
-	 * A metric named patchbay_plugin_<plugin>_<name>; kept over generations by its name.
-	 * metric_add() and metric_set() may be called from any thread.
+	 * A metric named patchbay_plugin_<plugin>_<name>, dashes as underscores; its value is kept
+	 * over generations by its name, and lost with the agent's process. Any callback.
+	 * metric_add() and metric_set() may be called from any thread and ignore unknown ids.
+	 * -EINVAL: not lower case letters, digits and underscores. -EEXIST: of another kind, or
+	 * another plugin's. -ENOSPC: the agent has 1024.
 	 */
 	int (*metric)(struct pb_ctx *ctx, uint32_t kind, const char *name, const char *help,
 		      uint32_t *ret_id);
 	void (*metric_add)(struct pb_ctx *ctx, uint32_t id, uint64_t n);
 	void (*metric_set)(struct pb_ctx *ctx, uint32_t id, uint64_t value);
 
-	/* Adds a command to the `patchbay` tool. prepare() only. -EEXIST: the name is taken. */
+	/*
+	 * Adds a command to the `patchbay` tool. prepare() only. -EEXIST: the name is taken.
+	 * -EINVAL: no name or function, or flags.
+	 */
 	int (*command)(struct pb_ctx *ctx, const struct pb_command *opts);
-	/* Appends to a buffer of the host. -ENOMEM. */
+	/* Appends to a buffer of the host, in the callback that was given it. -ENOMEM. */
 	int (*buf_append)(struct pb_buf *buf, const void *data, size_t len);
 
 	/* The same clock as struct pb_event.time_ns: CLOCK_MONOTONIC. Any thread. */
