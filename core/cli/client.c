@@ -117,13 +117,13 @@ static int receive_line(int fd, struct pb_buf *line, uint64_t deadline)
 static int take_answer(const struct pb_buf *line, cJSON **ret_result, struct pb_err *err)
 {
 	PB_JSON_FREE cJSON *answer = cJSON_ParseWithLength(line->data, line->len);
-	int code = (int)pb_json_num(answer, "errno", EIO);
+	int code = pb_json_num(answer, "errno", 0) == ENOSYS ? ENOSYS : EREMOTEIO;
 
 	if (!cJSON_IsObject(answer))
 		return pb_err_set(err, -EPROTO, "what answers on the socket is no Patchbay agent");
 	if (pb_json_bool(answer, "ok", false)) {
 		*ret_result = cJSON_DetachItemFromObjectCaseSensitive(answer, "result");
-		return 0;
+		return *ret_result ? 0 : pb_err_set(err, -EPROTO, "the agent's answer is empty");
 	}
 	/*
 	 * Codes of our own must not be taken for the agent's, and EACCES of an operation (the
@@ -131,8 +131,6 @@ static int take_answer(const struct pb_buf *line, cJSON **ret_result, struct pb_
 	 */
 	if (pb_json_bool(answer, "refused", false))
 		code = EACCES;
-	else if (code != ENOSYS)
-		code = EREMOTEIO;
 	return pb_err_set(err, -code, "%s", pb_json_str(answer, "error", "no reason given"));
 }
 

@@ -8,7 +8,8 @@
 #include <math.h>
 
 #define COLUMN_GAP 2
-#define CELL_MAX 200 /* in columns; longer values are for -o json */
+#define COLUMNS_MAX 64 /* what has more is shown line by line */
+#define CELL_MAX 200   /* in columns; longer values are for -o json */
 
 struct range {
 	uint32_t first, last;
@@ -238,7 +239,9 @@ static int render_table(const cJSON *columns, const cJSON *items, unsigned inden
 
 static bool is_table(const cJSON *value)
 {
-	return cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(value, "columns")) &&
+	const cJSON *columns = cJSON_GetObjectItemCaseSensitive(value, "columns");
+
+	return cJSON_IsArray(columns) && cJSON_GetArraySize(columns) <= COLUMNS_MAX &&
 	       cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(value, "items"));
 }
 
@@ -273,6 +276,8 @@ static cJSON *columns_of(const cJSON *list)
 				return NULL;
 		}
 	}
+	if (cJSON_GetArraySize(first) > COLUMNS_MAX)
+		return NULL;
 	columns = cJSON_CreateArray();
 	cJSON_ArrayForEach (field, first) {
 		cJSON *column = cJSON_CreateObject();

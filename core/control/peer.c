@@ -274,9 +274,10 @@ static void peer_consume_lines(struct control_peer *peer)
 	uint64_t deadline = pb_now_ns() + CONTROL_TURN_NS;
 	size_t done = 0;
 
-	while (!peer->closing && !peer->last && !peer->more && !peer_is_behind(peer)) {
+	while (done < peer->in.len && !peer->closing && !peer->last && !peer->more &&
+	       !peer_is_behind(peer)) {
 		char *line = peer->in.data + done;
-		char *end = done < peer->in.len ? memchr(line, '\n', peer->in.len - done) : NULL;
+		char *end = memchr(line, '\n', peer->in.len - done);
 
 		if (!end)
 			break;
