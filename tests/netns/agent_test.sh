@@ -157,7 +157,8 @@ then_within "the agent is ready again" 10 "is_ready node-a"
 
 begin removed_under_the_agent
 when "its pins and directories below bpffs and run_dir are removed"
-rm -r "$(agent_bpffs node-a)"/* "$(agent_dir node-a)/run/plugins"
+find "$(agent_bpffs node-a)" "$(agent_dir node-a)/run/plugins" -mindepth 1 -delete
+rmdir "$(agent_dir node-a)/run/plugins"
 then_within "the log says what was detached and what helps" 20 \
 	"grep -q 'connect4: another process detached .*SIGHUP or a restart attaches it again' '$(agent_log node-a)'"
 hup node-a
