@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finds, checks, pins and forgets maps. */
+/*
+ * Finds, checks, pins and forgets maps.
+ *
+ * Owns the list of maps; a pin is found, opened and removed under the lock of that list only. A
+ * map that a load was only tried with leaves neither pin nor flags behind.
+ */
 #include <datapath/internal.h>
 #include <datapath/layout.h>
 

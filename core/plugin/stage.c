@@ -164,7 +164,7 @@ int pb_stage(struct pb_generation *gen, struct pb_err *err)
 				"%s: holds the plugin \"%s\", but \"%s\" was asked for",
 				gen->source, gen->manifest.name, gen->plugin->name);
 	if (rc == 0)
-		rc = pb_dir_make(gen->manager->stage_dir, 0700, err);
+		rc = pb_dir_make_own(gen->manager->stage_dir, 0700, err);
 	if (rc == 0)
 		rc = write_copy(copy, &file, err);
 	if (rc < 0)
