@@ -406,7 +406,10 @@ agent_config() {
 	END
 }
 
-# agent_start NODE: starts the agent of a node with its configuration and waits until it answers.
+agent_ready() { patchbay_on "$1" status | grep -q '^state  *ready'; }
+
+# agent_start NODE: starts the agent of a node with its configuration and waits until it is ready:
+# it answers before, while it may still be reading the plugins' files.
 agent_start() {
 	local node=$1
 
@@ -415,7 +418,7 @@ agent_start() {
 		"$PB_PATCHBAYD" --config "$(agent_dir "$node")/patchbay.yaml" \
 		>>"$(agent_log "$node")" 2>&1 &
 	agent_pid[$node]=$!
-	if ! wait_until "patchbay_on $node status || ! kill -0 ${agent_pid[$node]}" 20 ||
+	if ! wait_until "agent_ready $node || ! kill -0 ${agent_pid[$node]}" 20 ||
 		! kill -0 "${agent_pid[$node]}" 2>/dev/null; then
 		note "agent of $node did not come up:"
 		show_file "$(agent_log "$node")"
