@@ -582,6 +582,32 @@ static void untouched(void)
 	CHECK(count_reverse() == 0);
 }
 
+/* In this network namespace, which is the test's own. */
+static bool allow_ping_sockets(void)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/ping_group_range", "w");
+
+	if (!f)
+		return false;
+	fputs("0 2147483647", f);
+	return fclose(f) == 0;
+}
+
+/* The address of a ping is a Service's, its "port" and its protocol are not. */
+static void ping_is_no_service(void)
+{
+	int fd;
+
+	PROGRAM("127.0.0.5:80", IPPROTO_TCP, servers[1]);
+	PROGRAM("127.0.0.5:80", IPPROTO_UDP, servers[1]);
+	CHECK(allow_ping_sockets());
+	fd = dial("127.0.0.5:80", SOCK_DGRAM, IPPROTO_ICMP);
+	CHECK(fd >= 0);
+	CHECK_TEXT(peer(fd), "127.0.0.5:80");
+	CHECK(count_reverse() == 0);
+	close(fd);
+}
+
 static void spread(void)
 {
 	unsigned hits[2] = {0, 0};
@@ -762,6 +788,7 @@ static const struct {
 	{"K12_K13_no_backend_is_refused_and_counted_and_the_next_one_used_at_once", no_backend},
 	{"K62_a_service_that_fails_open_passes_untranslated", fail_open},
 	{"K56_what_names_no_frontend_is_untouched", untouched},
+	{"K44_a_ping_to_a_cluster_ip_is_untouched", ping_is_no_service},
 	{"tcp_connections_are_spread_over_the_backends", spread},
 	{"udp_datagrams_of_a_socket_stick_to_one_backend", udp_sticks},
 	{"K39_a_stale_reverse_entry_is_dropped", stale_reverse},
