@@ -111,6 +111,14 @@ static unsigned pb_edit_distance(const char *a, const char *b)
 	return row[lb];
 }
 
+bool pb_name_valid(const char *name)
+{
+	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+	return len > 0 && len < PB_NAME_MAX && name[len] == '\0' && name[0] != '-' &&
+	       name[len - 1] != '-';
+}
+
 const char *pb_suggest(const char *word, const char *const *candidates)
 {
 	unsigned limit = strlen(word) / 3 > 2 ? (unsigned)strlen(word) / 3 : 2;

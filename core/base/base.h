@@ -92,6 +92,9 @@ int pb_dir_make_own(const char *path, unsigned mode, struct pb_err *err);
 uint64_t pb_now_ns(void); /* CLOCK_MONOTONIC */
 uint64_t pb_hash64(const void *data, size_t len, uint64_t seed);
 
+/* A plugin's name: lower case letters, digits and inner dashes, shorter than PB_NAME_MAX. */
+bool pb_name_valid(const char *name);
+
 /*
  * The candidate nearest to `word` (edit distance at most 2, or a third of the word), for "did
  * you mean"; NULL when none is near. `candidates` ends with NULL.

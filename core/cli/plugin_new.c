@@ -13,10 +13,7 @@
 
 bool pb_plugin_name_is_valid(const char *name)
 {
-	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
-
-	return name[len] == '\0' && len > 0 && len < PB_NAME_MAX && name[0] >= 'a' &&
-	       name[0] <= 'z' && name[len - 1] != '-';
+	return pb_name_valid(name) && name[0] >= 'a' && name[0] <= 'z';
 }
 
 static void ident_of(const char *name, char *ident)

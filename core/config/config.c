@@ -305,9 +305,8 @@ static int read_section(struct reader *r, const char *section, const struct pb_y
 static int check_plugin_name(struct reader *r, const struct pb_yaml_item *item)
 {
 	const char *name = item->key;
-	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
 
-	if (len > 0 && len < PB_NAME_MAX && !name[len] && name[0] != '-' && name[len - 1] != '-')
+	if (pb_name_valid(name))
 		return 0;
 	return pb_yaml_fail(r->err, r->name, item->line, "plugins",
 			    "\"%.60s\" is no plugin name; use at most %d lower case letters, "

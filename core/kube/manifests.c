@@ -373,7 +373,12 @@ static void timer_cb(uv_timer_t *timer)
 	if (m->is_working || m->job || !m->set.kinds)
 		return;
 	m->job = job_new(m);
-	if (m->job && (m->job->list || m->job->files) && queue(m)) {
+	if (!m->job) {
+		/* Out of memory. At once again would be in this very turn of the loop. */
+		uv_timer_start(&m->timer, timer_cb, RETRY_MS, 0);
+		return;
+	}
+	if ((m->job->list || m->job->files) && queue(m)) {
 		m->needs_list = m->needs_list && !m->job->list;
 		m->needs_force = m->needs_force && !m->job->list;
 		return;

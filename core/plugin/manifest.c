@@ -27,14 +27,6 @@
 #error "name this machine's EM_* number"
 #endif
 
-bool pb_name_valid(const char *name)
-{
-	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
-
-	return len > 0 && len < PB_NAME_MAX && name[len] == '\0' && name[0] != '-' &&
-	       name[len - 1] != '-';
-}
-
 /* A field of the manifest is a string when a NUL ends it inside the field. */
 static bool field_ends(const char *field, size_t size)
 {

@@ -391,6 +391,5 @@ const struct pb_config_plugin *pb_config_plugin_find(const struct pb_config *con
 void pb_manager_check_closed(struct pb_manager *m);
 void pb_manager_handle_closed(uv_handle_t *handle); /* uv_close_cb for handles in the manager */
 void pb_manager_good_later(struct pb_manager *m);
-bool pb_name_valid(const char *name);
 
 #endif
