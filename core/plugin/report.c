@@ -19,6 +19,15 @@ static const char *state_name(const struct pb_plugin_entry *p)
 	return p->failed ? "failed" : "unloaded";
 }
 
+/* True for a hook of IPv4 whose twin of IPv6, the next number, is there too. */
+static bool both_families(uint32_t hooks, uint32_t h)
+{
+	const char *name = pb_hook_name(h);
+
+	return name[strlen(name) - 1] == '4' && (hooks & (2U << h));
+}
+
+/* "connect" stands for connect4 and connect6: a table has no room for both. */
 static void add_hooks(cJSON *item, const struct pb_plugin_entry *p)
 {
 	uint32_t hooks = pb_gen_hooks(p->live);
@@ -26,8 +35,14 @@ static void add_hooks(cJSON *item, const struct pb_plugin_entry *p)
 
 	pb_buf_append(&text, "", 0);
 	for (uint32_t h = 0; h < PB_HOOK_COUNT; h++) {
-		if (hooks & (1U << h))
-			pb_buf_printf(&text, "%s%s", text.len ? "," : "", pb_hook_name(h));
+		const char *name = pb_hook_name(h);
+		bool both = both_families(hooks, h);
+
+		if (!(hooks & (1U << h)))
+			continue;
+		pb_buf_printf(&text, "%s%.*s", text.len ? "," : "", (int)(strlen(name) - both),
+			      name);
+		h += both;
 	}
 	cJSON_AddStringToObject(item, "hooks", text.data ? text.data : "");
 }
