@@ -282,16 +282,51 @@ int pb_dp_attach(struct pb_dp *dp, pb_dp_done_fn done, void *arg, struct pb_err 
 		      : pb_links_devices(dp->links, dp->devices, dp->n_devices, done, arg, err);
 }
 
+static int pin_again(int fd, const char *path, struct pb_err *err)
+{
+	int rc;
+
+	if (fd < 0 || !path || access(path, F_OK) == 0)
+		return 0;
+	rc = bpf_obj_pin(fd, path);
+	return rc < 0 ? pb_err_set(err, rc, "can't pin %s again: %s", path, strerror(-rc)) : 0;
+}
+
+/*
+ * Somebody may have removed directories and pins. What is attached must lead to gates and chains
+ * that are pinned: others would be empty, and drop everything, when this process ends.
+ */
+static int restore_pins(struct pb_dp *dp, struct pb_err *err)
+{
+	int rc = pb_bpffs_make(dp->bpffs, err);
+
+	uv_mutex_lock(&dp->lock);
+	for (struct pb_reg_map *map = dp->maps; rc == 0 && map; map = map->next) {
+		PB_FREE char *dir =
+			map->pin && !map->fresh && !map->outgrown ? strdup(map->pin) : NULL;
+
+		if (!dir)
+			continue;
+		*strrchr(dir, '/') = '\0';
+		rc = pb_dir_make(dir, 0700, err);
+		if (rc == 0)
+			rc = pin_again(map->fd, map->pin, err);
+	}
+	for (size_t hook = 0; rc == 0 && hook < PB_HOOK_COUNT; hook++)
+		if (dp->live[hook])
+			rc = pin_again(dp->live[hook]->array_fd, dp->live[hook]->pin, err);
+	uv_mutex_unlock(&dp->lock);
+	return rc;
+}
+
 int pb_dp_reconfigure(struct pb_dp *dp, const struct pb_config *config, struct pb_err *err)
 {
 	char **devices = calloc(config->datapath.n_devices + 1, sizeof(*devices));
 	int rc = devices ? 0 : pb_err_set(err, -ENOMEM, "no memory");
 	size_t n = 0;
 
-	/* Somebody may have removed them: without a place for pins nothing can be attached again.
-	 */
 	if (rc == 0)
-		rc = pb_bpffs_make(dp->bpffs, err);
+		rc = restore_pins(dp, err);
 	for (; rc == 0 && n < config->datapath.n_devices; n++) {
 		devices[n] = strdup(config->datapath.devices[n]);
 		if (!devices[n])

@@ -164,6 +164,13 @@ then_within "the log says what was detached and what helps" 20 \
 hup node-a
 then_within "SIGHUP attaches it again" 10 "[ -e '$(agent_bpffs node-a)/links/cg_connect4' ]"
 then_within "the agent is ready" 10 "is_ready node-a"
+if [ -n "$have_tools" ]; then
+	when "it is killed"
+	agent_stop node-a KILL
+	then_ok "packets still pass: gates and chains have their pins again" \
+		run_in client "$PB_TOOLS/load" --count 1 --seconds 2 crr "$(pod_ip4 web)" 7000
+	start node-a
+fi
 if [ -f "$PB_TMP/plugins/kpr.so" ]; then
 	then_ok "a plugin can be loaded" patchbay_on node-a plugin load kpr
 	then_ok "and unloaded" patchbay_on node-a plugin unload kpr
