@@ -76,7 +76,7 @@ void pb_cleanup_buf(struct pb_buf *buf);
 /* A new string; NULL without memory. */
 char *pb_sprintf(const char *fmt, ...) PB_PRINTF(1, 2);
 
-/* Reads a whole file of at most `max` bytes. -EFBIG when it is larger. */
+/* Reads a whole regular file of at most `max` bytes. -EFBIG when it is larger. Never waits. */
 int pb_file_read(const char *path, size_t max, struct pb_buf *out, struct pb_err *err);
 /* Writes a file so that a reader sees the old content or the new, never a part. */
 int pb_file_write(const char *path, const void *data, size_t len, unsigned mode,

@@ -10,11 +10,17 @@
 
 int pb_file_read(const char *path, size_t max, struct pb_buf *out, struct pb_err *err)
 {
-	PB_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* Whoever puts a FIFO in a file's place must not be able to stop the agent at open(). */
+	PB_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	char chunk[16384];
+	struct stat st;
 
-	if (fd < 0)
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return pb_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (S_ISDIR(st.st_mode))
+		return pb_err_set(err, -EISDIR, "%s: %s", path, strerror(EISDIR));
+	if (!S_ISREG(st.st_mode))
+		return pb_err_set(err, -EINVAL, "%s: not a regular file", path);
 	for (;;) {
 		ssize_t n = read(fd, chunk, sizeof(chunk));
 

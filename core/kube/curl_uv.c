@@ -9,7 +9,7 @@
 
 #define ERROR_BODY_MAX ((size_t)64 * 1024)
 /* How long curl may hand over bodies before other work of the loop gets its turn. */
-#define SLICE_NS 4000000ULL
+#define SLICE_NS 2000000ULL
 
 struct pb_http {
 	uv_loop_t *loop;

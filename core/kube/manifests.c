@@ -19,7 +19,7 @@
 /* A directory that isn't there is looked for again. */
 #define RETRY_MS 1000
 /* How long results are applied in one turn of the loop. */
-#define SLICE_NS (2 * 1000 * 1000ULL)
+#define SLICE_NS (1000 * 1000ULL)
 /* After reading more than this, memory is given back to the kernel. */
 #define TRIM_LEN (4U << 20)
 

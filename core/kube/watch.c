@@ -6,7 +6,7 @@
 #include <kube/store.h>
 
 /* How long watchers are told in one turn of the loop. */
-#define SLICE_NS (2 * 1000 * 1000ULL)
+#define SLICE_NS (1000 * 1000ULL)
 /* Events of one watch before the next one's turn. */
 #define BURST 32
 

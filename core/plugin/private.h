@@ -17,7 +17,7 @@
 #include <plugin/manager.h>
 
 #define PB_SLOW_NS 10000000ULL		/* a callback that runs longer is named in the log */
-#define PB_SLICE_NS 2000000ULL		/* records are delivered in slices of this length */
+#define PB_SLICE_NS 1000000ULL		/* records are delivered in slices of this length */
 #define PB_REPLAY_MAX_NS 30000000000ULL /* then a load whose replay hasn't ended is off */
 #define PB_GOOD_AFTER_NS 10000000000ULL /* a file that ran this long is the last good one */
 #define PB_LINGER_MAX 4			/* generations that may wait to be unmapped */

@@ -38,7 +38,7 @@ struct es {
 };
 
 /* How long one turn of publishing may keep the loop. */
-#define TURN_MS 2
+#define TURN_MS 1
 
 static uint64_t clock_ms(void *arg)
 {

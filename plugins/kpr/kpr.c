@@ -14,7 +14,7 @@
 #include <plugins/kpr/kpr.skel.h>
 
 /* How long one turn of writing may keep the loop. */
-#define TURN_NS 2000000ULL
+#define TURN_NS 1000000ULL
 #define MAP_SCHEMA 1
 
 static const struct {

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/stat.h>
 
 #include <base/json.h>
 #include <base/log.h>
@@ -70,6 +71,9 @@ Test(base, a_written_file_reads_back_and_a_limit_holds)
 	cr_assert_str_eq(buf.data, "hello");
 	pb_buf_reset(&buf);
 	cr_assert_eq(pb_file_read(path, 4, &buf, &err), -EFBIG);
+	unlink(path);
+	cr_assert_eq(mkfifo(path, 0600), 0);
+	cr_assert_eq(pb_file_read(path, 4, &buf, &err), -EINVAL);
 	unlink(path);
 	rmdir(deep);
 	*strrchr(deep, '/') = '\0';
