@@ -245,6 +245,7 @@ for ((i = 0; i < 40; i++)); do
 done
 traffic_stop
 then_is "no connection failed" "$unanswered" 0
+then_within "the last change is in force" 10 "in_list '.frontend == \"10.96.0.10:80\" and .backends == 2'"
 
 begin services_max_grows_without_a_lost_connection
 given "the same traffic"
