@@ -289,6 +289,16 @@ int fake_host_subscribe(struct pb_ctx *ctx, const char *topic, uint32_t version,
 			void *arg);
 int fake_host_kube_watch(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg);
 
+/* loop.c */
+int fake_host_event_type(struct pb_ctx *ctx, const char *name, uint16_t *ret_type);
+int fake_host_event_subscribe(struct pb_ctx *ctx, uint16_t type, pb_event_fn fn, void *arg);
+int fake_host_timer_start(struct pb_ctx *ctx, uint64_t delay_ms, uint64_t repeat_ms, pb_timer_fn fn,
+			  void *arg, uint32_t *ret_id);
+int fake_host_timer_stop(struct pb_ctx *ctx, uint32_t id);
+int fake_host_fd_watch(struct pb_ctx *ctx, int fd, uint32_t events, pb_fd_fn fn, void *arg);
+int fake_host_fd_unwatch(struct pb_ctx *ctx, int fd);
+int fake_host_work(struct pb_ctx *ctx, pb_work_fn fn, pb_done_fn done, void *arg);
+
 /* host.c */
 void fake_gen_free(struct fake_gen *gen);
 
