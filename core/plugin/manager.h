@@ -57,6 +57,14 @@ void pb_manager_unload(struct pb_manager *m, const char *name, pb_manager_done_f
  */
 void pb_manager_close(struct pb_manager *m, pb_manager_done_fn done, void *arg);
 
+/*
+ * Publishes for the core itself, owner "core": as host->publish(), value NULL: withdraw. Not before
+ * pb_manager_new(), not after pb_manager_close().
+ */
+int pb_manager_publish(struct pb_manager *m, const char *topic, uint32_t version, const char *key,
+		       const void *value, size_t len);
+void pb_manager_synced(struct pb_manager *m, const char *topic);
+
 cJSON *pb_manager_list_json(struct pb_manager *m);   /* table for `plugin list` */
 cJSON *pb_manager_status_json(struct pb_manager *m); /* summary for `status` */
 /* Every metric of plugins and of this room, as Prometheus text. */

@@ -15,7 +15,7 @@
 
 /* ABI of the SDK. A plugin loads when major is equal and its minor is not above the host's. */
 #define PB_ABI_MAJOR 1
-#define PB_ABI_MINOR 0
+#define PB_ABI_MINOR 1
 
 /*
  * The places in the kernel where a chain runs. The four tc hooks are seen from the node: pod
@@ -173,6 +173,52 @@ struct pb_endpoint {
 	__u32 identity;
 	union pb_addr addr4;
 	union pb_addr addr6;
+};
+
+/*
+ * Identities: what a policy says of an address. Numbers below 256 are those that Cilium's tools
+ * know (pkg/identity/numericidentity.go); the others mean something on this node only.
+ */
+enum pb_identity {
+	PB_IDENTITY_UNKNOWN = 0,
+	PB_IDENTITY_HOST = 1,	   /* this node */
+	PB_IDENTITY_WORLD = 2,	   /* whatever the ipcache doesn't know */
+	PB_IDENTITY_UNMANAGED = 3, /* a pod without an endpoint */
+	PB_IDENTITY_HEALTH = 4,
+	PB_IDENTITY_INIT = 5,	     /* an endpoint whose labels aren't known yet */
+	PB_IDENTITY_REMOTE_NODE = 6, /* another node */
+	PB_IDENTITY_KUBE_APISERVER = 7,
+	PB_IDENTITY_FIRST = 256, /* pods, by their labels, up to 65535 */
+	PB_IDENTITY_LAST = 65535,
+	PB_IDENTITY_CIDR = 1 << 24, /* ranges of addresses, from here on */
+};
+
+/* What an entry of the ipcache was learned from; the highest of those known for a prefix counts. */
+enum pb_ip_source {
+	PB_IP_CIDR = 1,	       /* a range named by a plugin, host->cidr_hold() */
+	PB_IP_POD = 2,	       /* a pod of another node */
+	PB_IP_LOCAL_POD = 3,   /* a pod of this node */
+	PB_IP_REMOTE_NODE = 4, /* an address of another node */
+	PB_IP_HOST = 5,	       /* an address of this node */
+};
+
+/* Keys and value of the ipcache, the maps pb_ipcache4 and pb_ipcache6 (LPM tries). */
+struct pb_ipcache_key4 {
+	__u32 bits;
+	__be32 addr;
+};
+
+struct pb_ipcache_key6 {
+	__u32 bits;
+	__be32 addr[4];
+};
+
+struct pb_ipcache_value {
+	__u32 identity; /* enum pb_identity and following */
+	__u8 source;	/* enum pb_ip_source */
+	__u8 reserved[3];
+	__be32 node4; /* pods: an IPv4 address of their node, 0 when unknown */
+	__u32 reserved2;
 };
 
 /* Opens every record in the event ring. `len` counts the header too. */

@@ -40,6 +40,7 @@ extern "C" {
 #define PB_SECTION(name_)
 #endif
 
+struct pb_cidr; /* patchbay/kube.h */
 struct pb_host;
 struct pb_map;
 
@@ -273,6 +274,11 @@ struct pb_kube_event {
 	uint32_t reserved;
 	const void *object; /* PUT: the new one; DELETE: the last one known */
 	const void *old;    /* PUT: the one replaced, or NULL */
+	/*
+	 * Since 1.1. SYNCED: the version of the API that the list was read from, for example
+	 * "discovery.k8s.io/v1beta1"; "" when the source has no versions. Else "".
+	 */
+	const char *api_version;
 };
 
 typedef void (*pb_kube_fn)(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event);
@@ -408,7 +414,8 @@ struct pb_host {
 	int (*event_subscribe)(struct pb_ctx *ctx, uint16_t type, pb_event_fn fn, void *arg);
 
 	/*
-	 * Topics: named, versioned, retained records. publish() replaces the record of `key`;
+	 * Topics: named, versioned, retained records. Subscribers are told of records in the order
+	 * of their last publication, also in a replay. publish() replaces the record of `key`;
 	 * withdraw() removes it (-ENOENT: there was none); synced() tells subscribers that all of
 	 * a first full view has been published. Records of a retired generation stay until its
 	 * successor has called synced(), then those it didn't publish are withdrawn by the host.
@@ -485,6 +492,38 @@ struct pb_host {
 
 	/* The same clock as struct pb_event.time_ns: CLOCK_MONOTONIC. Any thread. */
 	uint64_t (*now_ns)(void);
+
+	/* ---- since ABI 1.1 ---- */
+
+	/*
+	 * As kube_watch(), but from start() to quiesce(): for what only events can decide. The
+	 * replay comes later, from the loop. A successor prepared meanwhile declares its own.
+	 * -EINVAL: no such kind. -EPERM: not in this step.
+	 */
+	int (*kube_watch_open)(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg,
+			       uint32_t *ret_id);
+	/*
+	 * Ends a watch of kube_watch_open(), also from inside its callback. Objects that it brought
+	 * are invalid from then on. -ENOENT: no such watch.
+	 */
+	int (*kube_watch_close)(struct pb_ctx *ctx, uint32_t id);
+	/*
+	 * The memory of an array map that was declared with BPF_F_MMAPABLE (linux/bpf.h): elements
+	 * of value_size rounded up to 8 bytes, one behind the other. Programs see a store at once;
+	 * an aligned store of up to 8 bytes is seen whole or not at all, which map_update() doesn't
+	 * promise. From restore() on, valid until stop() has returned. Any thread.
+	 * -EOPNOTSUPP: another kind of map. -ENXIO: before the map exists.
+	 */
+	int (*map_memory)(struct pb_map *map, void **ret_memory, size_t *ret_len);
+	/*
+	 * The identity of a range of addresses that no pod and no node has, the same number for
+	 * equal ranges; programs find it in the ipcache (patchbay/bpf.h). Counted: each hold wants
+	 * a release; what a generation holds is released when it retires. The number may be used
+	 * once the call has returned. From prepare() to quiesce(). -ENOSPC: no number or no room
+	 * left in the ipcache. -EINVAL: bits outside of the prefix, or no such family.
+	 */
+	int (*cidr_hold)(struct pb_ctx *ctx, const struct pb_cidr *cidr, uint32_t *ret_identity);
+	int (*cidr_release)(struct pb_ctx *ctx, const struct pb_cidr *cidr);
 };
 
 #ifndef __cplusplus

@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Topic "backends", version 1: who stands behind each Service, whatever API it was read from.
+ * Topic "backends", version 2: who stands behind each Service, whatever API it was read from.
  *
- * Key: "NAMESPACE/NAME" of the Service. Value: one struct pb_backends. A service whose last
- * endpoint is gone is published with n = 0, not withdrawn; withdrawn means nothing is known of
- * it. SYNCED follows once every object of the first list has been merged.
+ * Two kinds of records, told apart by their keys:
+ * - a head, key "NAMESPACE/NAME" of the Service: struct pb_backends_head;
+ * - parts, key "NAMESPACE/NAME/PART": struct pb_backends. PART is the name of an EndpointSlice, or
+ *   "endpoints" when the Service is read from an Endpoints object.
+ * The backends of a Service are those of all its parts; no (family, protocol, port name, address,
+ * port) is in two of them. A change costs in proportion to the parts that changed, not to the
+ * Service. Parts that change together are published (and withdrawn) together, the ones that gain
+ * before the ones that lose, and the head last: a subscriber that takes parts in as they come and
+ * acts on the head never sees half of a change, because records reach it in the order of their
+ * last publication.
+ *
+ * A Service whose last endpoint is gone keeps a head with n_backends = 0; a withdrawn head means
+ * that nothing is known of it. SYNCED follows once every object of the first list has been merged.
  */
 #ifndef PATCHBAY_TOPICS_BACKENDS_H
 #define PATCHBAY_TOPICS_BACKENDS_H
@@ -13,7 +23,21 @@
 #include <patchbay/abi.h>
 
 #define PB_TOPIC_BACKENDS "backends"
-#define PB_TOPIC_BACKENDS_VERSION 1
+#define PB_TOPIC_BACKENDS_VERSION 2
+
+/* struct pb_backends_head.flags */
+#define PB_BACKENDS_FROM_ENDPOINTS (1U << 0) /* read from v1 Endpoints, not from slices */
+#define PB_BACKENDS_TRUNCATED (1U << 1)	     /* the control plane left addresses out */
+
+struct pb_backends_head {
+	uint32_t size; /* of this structure */
+	uint32_t flags;
+	uint64_t revision; /* another one with every change of the Service's parts */
+	uint32_t n_parts;
+	uint32_t n_backends;
+	uint32_t n_usable; /* of them: active, or terminating and still serving */
+	uint32_t reserved;
+};
 
 /* struct pb_backend.state */
 enum pb_backend_state {
@@ -41,7 +65,7 @@ struct pb_backend {
 	uint32_t hints;
 };
 
-/* Backends are sorted by family, protocol, port name, address, port. */
+/* A part. Backends are sorted by family, protocol, port name, address, port. */
 struct pb_backends {
 	uint32_t size; /* bytes before backend[0] */
 	uint32_t n;
