@@ -23,6 +23,14 @@ const char *reflector_name(const struct pb_reflector *r, char *buf, size_t size)
 	return buf;
 }
 
+void reflector_api_version(const struct pb_reflector *r, char *buf, size_t size)
+{
+	const char *group = r->resource->group;
+
+	snprintf(buf, size, "%s%s%s", group, group[0] ? "/" : "",
+		 r->resource->versions[r->version]);
+}
+
 void reflector_state(struct pb_reflector *r, bool healthy, const char *fmt, ...)
 {
 	va_list ap;

@@ -48,12 +48,10 @@ void reflector_list_abort(struct pb_reflector *r)
 static int on_item(void *arg, const char *json, size_t len)
 {
 	struct pb_reflector *r = arg;
-	const char *group = r->resource->group;
 	char api_version[128];
 	struct pb_err err;
 
-	snprintf(api_version, sizeof(api_version), "%s%s%s", group, group[0] ? "/" : "",
-		 r->resource->versions[r->version]);
+	reflector_api_version(r, api_version, sizeof(api_version));
 	if (pb_sink_put(r->sink, r->resource->kind, api_version, json, len, &err) < 0)
 		pb_warn("kube", "%s", err.text);
 	r->events++;
@@ -204,6 +202,7 @@ int reflector_list(struct pb_reflector *r)
 {
 	static const struct pb_api_calls calls = {.body = on_list_body, .done = on_list_done};
 	PB_FREE char *url = list_url(r);
+	char version[128];
 	int rc;
 
 	r->list = pb_json_stream_free(r->list);
@@ -216,6 +215,8 @@ int reflector_list(struct pb_reflector *r)
 	if (!r->listing) {
 		r->listing = true;
 		pb_sink_list_begin(r->sink, r->resource->kind);
+		reflector_api_version(r, version, sizeof(version));
+		pb_sink_version(r->sink, r->resource->kind, version);
 		reflector_state(r, r->failures == 0, "listing");
 	}
 	rc = pb_api_get(r->client, url, PB_API_COMPRESSED, &calls, r, &r->call);

@@ -82,6 +82,8 @@ struct pb_reflector {
 };
 
 const char *reflector_name(const struct pb_reflector *r, char *buf, size_t size);
+/* "v1", "discovery.k8s.io/v1" */
+void reflector_api_version(const struct pb_reflector *r, char *buf, size_t size);
 void reflector_state(struct pb_reflector *r, bool healthy, const char *fmt, ...) PB_PRINTF(3, 4);
 /* Goes on with whatever is due: discovery, list or watch. */
 void reflector_run(struct pb_reflector *r);

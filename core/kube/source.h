@@ -32,6 +32,12 @@ int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const ch
 void pb_sink_list_end(struct pb_sink *sink, uint32_t kind);
 /* The list broke off: forget that it began, delete nothing. */
 void pb_sink_list_abort(struct pb_sink *sink, uint32_t kind);
+/*
+ * The version of the API that the list is read from ("discovery.k8s.io/v1beta1"), said before its
+ * end; it counts from there. Copied. Watchers that are synced get SYNCED again when it differs
+ * from the list before. A source without versions never calls this.
+ */
+void pb_sink_version(struct pb_sink *sink, uint32_t kind, const char *api_version);
 /* The server doesn't serve this kind. */
 void pb_sink_absent(struct pb_sink *sink, uint32_t kind);
 /* For status: "listing", "watching", "retrying in 3 s: connection refused", ... Copied. */

@@ -148,6 +148,7 @@ void pb_sink_list_begin(struct pb_sink *sink, uint32_t kind)
 		return;
 	store->list++;
 	store->listing = true;
+	store->next_version[0] = '\0';
 }
 
 static int decode(uint32_t kind, const char *api_version, const char *json, size_t len,
@@ -241,8 +242,15 @@ void pb_sink_list_end(struct pb_sink *sink, uint32_t kind)
 			entry_delete(kube, kind, entry);
 	store->listing = false;
 	store->lists++;
-	store->known = PB_KNOWN_SYNCED;
-	pb_kube_wake(kube);
+	pb_kube_known_set(kube, kind, PB_KNOWN_SYNCED);
+}
+
+void pb_sink_version(struct pb_sink *sink, uint32_t kind, const char *api_version)
+{
+	struct pb_kube_store *store = store_of(kube_of(sink), kind);
+
+	if (store)
+		snprintf(store->next_version, sizeof(store->next_version), "%s", api_version);
 }
 
 void pb_sink_list_abort(struct pb_sink *sink, uint32_t kind)
@@ -262,8 +270,7 @@ void pb_sink_absent(struct pb_sink *sink, uint32_t kind)
 		return;
 	pb_kube_store_clear(kube, kind);
 	store->listing = false;
-	store->known = PB_KNOWN_ABSENT;
-	pb_kube_wake(kube);
+	pb_kube_known_set(kube, kind, PB_KNOWN_ABSENT);
 }
 
 void pb_sink_state(struct pb_sink *sink, uint32_t kind, bool healthy, const char *text)

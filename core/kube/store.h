@@ -23,6 +23,9 @@
 /* The most watches of one kind: bits of pb_kube_entry.noted. */
 #define PB_KUBE_WATCHES_MAX 64
 
+/* "discovery.k8s.io/v1beta1" and longer ones. */
+#define PB_KUBE_VERSION_MAX 128
+
 /* One name of one kind. Lives on without an object until every watch was told. */
 struct pb_kube_entry {
 	UT_hash_handle hh;
@@ -58,7 +61,7 @@ struct pb_kube_watch {
 	void *arg;
 	struct pb_kube_note *notes;   /* first in, first out */
 	struct pb_kube_entry *cursor; /* the next entry to replay; NULL: done */
-	enum pb_kube_known told;
+	uint64_t told;		      /* the store's known_serial */
 	bool held;
 	bool gone; /* unwatched inside its own callback */
 };
@@ -76,6 +79,9 @@ struct pb_kube_store {
 	bool listing;
 	bool healthy;
 	enum pb_kube_known known;
+	uint64_t known_serial;			/* grows when watches have to be told of `known` */
+	char version[PB_KUBE_VERSION_MAX];	/* of the API, as the last complete list said */
+	char next_version[PB_KUBE_VERSION_MAX]; /* of the list that is going on */
 	char *state;
 	char *last_error;
 };
@@ -115,6 +121,8 @@ void pb_kube_source_drop(struct pb_kube *kube);
 
 /* The entry's object is about to change from what it is now. */
 void pb_kube_note_change(struct pb_kube *kube, uint32_t kind, struct pb_kube_entry *entry);
+/* What is known of the kind as a whole; watches are told when it, or the version, is new. */
+void pb_kube_known_set(struct pb_kube *kube, uint32_t kind, enum pb_kube_known known);
 /* Something may have to be told. */
 void pb_kube_wake(struct pb_kube *kube);
 void pb_kube_idle_cb(uv_idle_t *idle);

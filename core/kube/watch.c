@@ -46,7 +46,7 @@ static bool has_work(const struct pb_kube_watch *watch)
 {
 	const struct pb_kube_store *store = &watch->kube->stores[watch->kind];
 
-	return watch->notes || watch->cursor || watch->told != store->known;
+	return watch->notes || watch->cursor || watch->told != store->known_serial;
 }
 
 void pb_kube_wake(struct pb_kube *kube)
@@ -64,6 +64,8 @@ static void tell(struct pb_kube_watch *watch, uint32_t kind, const struct pb_kub
 		.object_kind = watch->kind,
 		.object = object ? object + 1 : NULL,
 		.old = old ? old + 1 : NULL,
+		.api_version =
+			kind == PB_KUBE_SYNCED ? watch->kube->stores[watch->kind].version : "",
 	};
 
 	watch->fn(watch->arg, &event);
@@ -130,11 +132,25 @@ static void tell_replay(struct pb_kube_watch *watch)
 
 static void tell_known(struct pb_kube_watch *watch)
 {
-	watch->told = watch->kube->stores[watch->kind].known;
-	if (watch->told == PB_KNOWN_SYNCED)
+	const struct pb_kube_store *store = &watch->kube->stores[watch->kind];
+
+	watch->told = store->known_serial;
+	if (store->known == PB_KNOWN_SYNCED)
 		tell(watch, PB_KUBE_SYNCED, NULL, NULL);
-	else if (watch->told == PB_KNOWN_ABSENT)
+	else if (store->known == PB_KNOWN_ABSENT)
 		tell(watch, PB_KUBE_ABSENT, NULL, NULL);
+}
+
+void pb_kube_known_set(struct pb_kube *kube, uint32_t kind, enum pb_kube_known known)
+{
+	struct pb_kube_store *store = &kube->stores[kind];
+	const char *version = known == PB_KNOWN_SYNCED ? store->next_version : "";
+
+	if (store->known != known || strcmp(store->version, version) != 0)
+		store->known_serial++;
+	store->known = known;
+	memmove(store->version, version, strlen(version) + 1);
+	pb_kube_wake(kube);
 }
 
 static void drop_notes(struct pb_kube_watch *watch)
@@ -224,6 +240,7 @@ int pb_kube_watch(struct pb_kube *kube, uint32_t kind, pb_kube_watch_fn fn, void
 	watch->arg = arg;
 	watch->bit = (uint32_t)__builtin_ctzll(~store->bits);
 	watch->cursor = store->entries;
+	watch->told = store->known == PB_KNOWN_NOT ? store->known_serial : 0;
 	store->bits |= UINT64_C(1) << watch->bit;
 	first = !store->watches;
 	DL_APPEND(store->watches, watch);
@@ -246,6 +263,7 @@ static void kind_unwanted(struct pb_kube *kube, uint32_t kind)
 		kube->source->ops->want(kube->source, kind, false);
 	pb_kube_store_clear(kube, kind);
 	store->known = PB_KNOWN_NOT;
+	store->version[0] = '\0';
 	store->listing = false;
 	free(store->state);
 	store->state = NULL;

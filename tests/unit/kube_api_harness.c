@@ -126,6 +126,12 @@ void pb_sink_list_abort(struct pb_sink *s, uint32_t kind)
 	pb_buf_printf(&s->log, "abort\n");
 }
 
+void pb_sink_version(struct pb_sink *s, uint32_t kind, const char *api_version)
+{
+	cr_assert(s->listing[kind], "a version without a list");
+	snprintf(s->version[kind], sizeof(s->version[kind]), "%s", api_version);
+}
+
 void pb_sink_absent(struct pb_sink *s, uint32_t kind)
 {
 	s->absent[kind]++;

@@ -31,7 +31,8 @@ struct pb_sink {
 	bool listing[KINDS];
 	unsigned synced[KINDS], absent[KINDS];
 	char state[KINDS][2048];
-	char api_version[128]; /* of the last put, "" for NULL */
+	char api_version[128];	  /* of the last put, "" for NULL */
+	char version[KINDS][128]; /* what pb_sink_version() said */
 	bool healthy[KINDS];
 	/* Called after a put; may do anything to the source. */
 	void (*on_put)(void *arg);

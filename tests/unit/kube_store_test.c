@@ -38,8 +38,10 @@ static void on_event(void *arg, const struct pb_kube_event *event)
 	size_t room = sizeof(w->log) - (size_t)(end - w->log);
 
 	w->n++;
+	cr_assert_geq(event->size, sizeof(*event));
+	cr_assert_not_null(event->api_version);
 	if (event->kind == PB_KUBE_SYNCED)
-		snprintf(end, room, ". ");
+		snprintf(end, room, ".%s ", event->api_version);
 	else if (event->kind == PB_KUBE_ABSENT)
 		snprintf(end, room, "! ");
 	else if (event->kind == PB_KUBE_DELETE)
@@ -307,6 +309,52 @@ Test(kube_store, an_absent_kind_has_no_objects)
 	expect(&w, "+a=1 . ");
 	pb_sink_absent(sink, NS);
 	expect(&w, "-a=1 ! ");
+}
+
+static void list_of_version(const char *version, const char *const *pairs)
+{
+	pb_sink_list_begin(sink, NS);
+	pb_sink_version(sink, NS, version);
+	for (; *pairs; pairs += 2)
+		put(pairs[0], pairs[1]);
+	pb_sink_list_end(sink, NS);
+}
+
+Test(kube_store, synced_carries_the_version_and_comes_again_when_it_changes)
+{
+	static const char *const a1[] = {"a", "1", NULL}, *const a2[] = {"a", "2", NULL};
+	struct watcher w, late;
+
+	watch(&w);
+	list_of_version("x/v1beta1", a1);
+	expect(&w, "+a=1 .x/v1beta1 ");
+	list_of_version("x/v1beta1", a2);
+	expect(&w, "~a=2<1 ");
+	list_of_version("x/v1", a2);
+	expect(&w, ".x/v1 ");
+	watch(&late);
+	expect(&late, "+a=2 .x/v1 ");
+	list(a2); /* a source without versions took over */
+	expect(&w, ". ");
+	pb_sink_absent(sink, NS);
+	expect(&w, "-a=2 ! ");
+	list_of_version("x/v1", a1);
+	expect(&w, "+a=1 .x/v1 ");
+}
+
+Test(kube_store, a_version_counts_only_from_the_end_of_its_list_on)
+{
+	struct watcher w, late;
+
+	watch(&w);
+	list_of_version("x/v1beta1", (const char *[]){"a", "1", NULL});
+	expect(&w, "+a=1 .x/v1beta1 ");
+	pb_sink_list_begin(sink, NS);
+	pb_sink_version(sink, NS, "x/v1");
+	pb_sink_list_abort(sink, NS);
+	expect(&w, "");
+	watch(&late);
+	expect(&late, "+a=1 .x/v1beta1 ");
 }
 
 Test(kube_store, an_old_object_lives_until_every_watcher_was_told)

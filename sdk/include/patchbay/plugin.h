@@ -258,7 +258,8 @@ enum pb_kube_kind {
 enum pb_kube_event_kind {
 	PB_KUBE_PUT = 1,
 	PB_KUBE_DELETE = 2,
-	PB_KUBE_SYNCED = 3, /* the first full list has been delivered */
+	/* The first full list has been delivered. Again when another version of the API is read. */
+	PB_KUBE_SYNCED = 3,
 	PB_KUBE_ABSENT = 4, /* the source doesn't serve this kind: no object will come */
 };
 
