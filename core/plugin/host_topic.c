@@ -3,7 +3,8 @@
  * The topic functions of struct pb_host.
  *
  * Owns what a generation publishes before it is live: nobody may see that, because the load may
- * still be called off. It is put into force, in slices, once the generation is live.
+ * still be called off. It is put into force, in slices, once the generation is live, in the order
+ * of the last publication.
  */
 #include <plugin/topic.h>
 
@@ -50,6 +51,8 @@ static int pending_put(struct pb_generation *gen, const char *topic, uint32_t ve
 
 	if (!p)
 		return -ENOMEM;
+	HASH_DEL(gen->pending, p);
+	HASH_ADD_KEYPTR(hh, gen->pending, p->id, p->id_len, p);
 	free(p->value);
 	p->version = version;
 	p->withdraw = value == NULL;

@@ -83,7 +83,22 @@ static struct pb_topic_item *item_get(struct pb_topic_sub *sub, const char *key,
 	return item;
 }
 
-/* One place in the queue a key: a record that changes again before delivery keeps it. */
+/*
+ * To the end, also if it waits already: whoever acts on a later record has heard all earlier ones.
+ * The epoch stays, for it says what SYNCED has to wait for.
+ */
+static void item_queue(struct pb_topic_sub *sub, struct pb_topic_item *item)
+{
+	if (item->queued) {
+		DL_DELETE(sub->queue, item);
+	} else {
+		item->queued = true;
+		item->epoch = sub->epoch;
+		sub->n_queued++;
+	}
+	DL_APPEND(sub->queue, item);
+}
+
 static int sub_owe(struct pb_topic_sub *sub, const char *key, struct pb_topic_record *r)
 {
 	struct pb_topic_item *item = item_get(sub, key, strlen(key));
@@ -94,11 +109,7 @@ static int sub_owe(struct pb_topic_sub *sub, const char *key, struct pb_topic_re
 	item->pending = r;
 	if (r)
 		r->refs++;
-	if (!item->queued) {
-		item->queued = true;
-		item->seq = ++sub->topic->seq;
-		DL_APPEND(sub->queue, item);
-	}
+	item_queue(sub, item);
 	return 0;
 }
 
@@ -130,7 +141,8 @@ static bool topic_is_synced(const struct pb_topic *t)
 static void sub_owe_sync(struct pb_topic_sub *sub)
 {
 	sub->sync_pending = true;
-	sub->sync_seq = sub->topic->seq;
+	sub->epoch++;
+	sub->sync_owed = sub->n_queued;
 }
 
 /* ---- publishers ---- */
@@ -212,6 +224,22 @@ static void topic_set_version(struct pb_manager *m, struct pb_topic *t, uint32_t
 	t->version = version;
 }
 
+/* The same again: nobody needs to hear it, but it is the latest publication now. */
+static void record_touch(struct pb_topic *t, struct pb_topic_record *r)
+{
+	struct pb_topic_item *item;
+	struct pb_topic_sub *sub;
+
+	HASH_DEL(t->records, r);
+	HASH_ADD_KEYPTR(hh, t->records, r->key, strlen(r->key), r);
+	DL_FOREACH2(t->subs, sub, topic_next)
+	{
+		HASH_FIND_STR(sub->items, r->key, item);
+		if (item && item->queued)
+			item_queue(sub, item);
+	}
+}
+
 int pb_topic_put(struct pb_generation *gen, const char *topic, uint32_t version, const char *key,
 		 void *value, size_t len)
 {
@@ -224,8 +252,8 @@ int pb_topic_put(struct pb_generation *gen, const char *topic, uint32_t version,
 	topic_set_version(gen->manager, t, version);
 	HASH_FIND_STR(t->records, key, old);
 	if (old && old->len == len && (len == 0 || memcmp(old->value, value, len) == 0)) {
-		/* A reloaded publisher says the same again: nobody needs to hear it. */
 		old->generation = gen->number;
+		record_touch(t, old);
 		free(value);
 		return 0;
 	}

@@ -4,8 +4,8 @@
  *
  * Owns records, their owners, and what each subscription has been told. Delivery never happens
  * inside publish(): records wait in the subscription's queue, one place a key, and the pump
- * hands them out in slices of bounded time. A record lives until every subscriber has been told
- * of its successor.
+ * hands them out in slices of bounded time, in the order of their last publication. A record
+ * lives until every subscriber has been told of its successor.
  */
 #ifndef PB_TOPIC_H
 #define PB_TOPIC_H
@@ -27,7 +27,7 @@ struct pb_topic_item {
 	struct pb_topic_record *told;	 /* what the subscriber holds */
 	struct pb_topic_record *pending; /* what it gets next; NULL with `queued`: a delete */
 	bool queued;
-	uint64_t seq;
+	uint32_t epoch; /* the subscription's, when the item came into the queue */
 	struct pb_topic_item *prev, *next;
 	UT_hash_handle hh;
 	char key[];
@@ -40,8 +40,10 @@ struct pb_topic_sub {
 	pb_topic_fn fn;
 	void *arg;
 	bool active;
-	bool sync_pending; /* SYNCED follows once everything up to sync_seq was delivered */
-	uint64_t sync_seq;
+	bool sync_pending; /* SYNCED follows once sync_owed is 0 */
+	uint32_t epoch;	   /* counts the SYNCED that were owed */
+	size_t n_queued;
+	size_t sync_owed; /* items in the queue of an older epoch */
 	struct pb_topic_item *items;
 	struct pb_topic_item *queue;
 	struct pb_topic_sub *next;		      /* of the generation */
@@ -56,9 +58,8 @@ struct pb_topic_publisher {
 
 struct pb_topic {
 	char *name;
-	uint32_t version; /* 0: nobody has said */
-	uint64_t seq;
-	struct pb_topic_record *records;
+	uint32_t version;		 /* 0: nobody has said */
+	struct pb_topic_record *records; /* in the order of their last publication */
 	struct pb_topic_sub *subs;
 	struct pb_topic_publisher *publishers;
 	struct pb_topic *next;

@@ -24,6 +24,9 @@ static void deliver_item(struct pb_topic_sub *sub, struct pb_topic_item *item)
 
 	DL_DELETE(sub->queue, item);
 	item->queued = false;
+	sub->n_queued--;
+	if (item->epoch != sub->epoch)
+		sub->sync_owed--;
 	item->pending = NULL;
 	item->told = now;
 	if (now) {
@@ -44,7 +47,7 @@ static void deliver_item(struct pb_topic_sub *sub, struct pb_topic_item *item)
 
 static bool sync_due(const struct pb_topic_sub *sub)
 {
-	return sub->sync_pending && (!sub->queue || sub->queue->seq > sub->sync_seq);
+	return sub->sync_pending && sub->sync_owed == 0;
 }
 
 static bool sub_ready(const struct pb_topic_sub *sub)

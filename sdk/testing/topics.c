@@ -117,6 +117,9 @@ static int topic_publish(struct pb_fake *fake, uint32_t gen, const char *name, u
 		}
 		HASH_ADD_KEYPTR(hh, topic->records, record->key, strlen(record->key), record);
 	}
+	/* A replay goes by the order of the last publication. */
+	HASH_DEL(topic->records, record);
+	HASH_ADD_KEYPTR(hh, topic->records, record->key, strlen(record->key), record);
 	fake_bury(fake, record->value);
 	record->value = PB_TAKE_PTR(copy);
 	record->len = len;

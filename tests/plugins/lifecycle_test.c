@@ -310,10 +310,10 @@ static const struct broken {
 	const char *text;
 } broken[] = {
 	{"abi_major", -EPROTO,
-	 "FILE: built for plugin ABI 2.0. This agent offers 1.0. The major numbers must be equal: "
+	 "FILE: built for plugin ABI 2.1. This agent offers 1.1. The major numbers must be equal: "
 	 "rebuild the plugin with the SDK of this agent"},
 	{"abi_minor", -EPROTO,
-	 "FILE: built for plugin ABI 1.7. This agent offers 1.0. The plugin's minor number must "
+	 "FILE: built for plugin ABI 1.7. This agent offers 1.1. The plugin's minor number must "
 	 "not be above the agent's: update the agent, or rebuild the plugin with its SDK"},
 	{"unknown_symbol", -ENOEXEC,
 	 "FILE: needs the function patchbay_function_that_does_not_exist, which nothing here "
@@ -321,7 +321,7 @@ static const struct broken {
 	 "every library it uses"},
 	{"flags", -EINVAL, "FILE: struct pb_plugin has flags 0x4, which this agent doesn't know"},
 	{"newer_host", -ENOTSUP,
-	 "prepare(): needs the host function from_the_future, which this agent (plugin ABI 1.0) "
+	 "prepare(): needs the host function from_the_future, which this agent (plugin ABI 1.1) "
 	 "doesn't have: update the agent"},
 	{"newer_state", -EPROTO,
 	 "version 9.0.0 accepts saved state of versions 2 to 3, but the running version 1.0.0 "

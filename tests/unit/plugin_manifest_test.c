@@ -63,8 +63,18 @@ Test(manifest, a_good_file_is_read)
 	cr_assert_eq(pb_manifest_parse("f.so", &im, sizeof(im), &mf, &err), 0, "%s", err.text);
 	cr_expect_str_eq(mf.name, "kpr");
 	json = pb_manifest_json(&mf, "f.so");
-	cr_expect_str_eq(pb_json_str(json, "abi", ""), "1.0");
+	cr_expect_str_eq(pb_json_str(json, "abi", ""), "1.1");
 	cr_expect_str_eq(pb_json_str(json, "requires", ""), "endpointslice");
+}
+
+Test(manifest, a_file_for_an_older_minor_is_read)
+{
+	struct image im = good();
+	struct pb_manifest mf;
+	struct pb_err err = {0};
+
+	im.mf.abi_minor = 0;
+	cr_expect_eq(pb_manifest_parse("f.so", &im, sizeof(im), &mf, &err), 0, "%s", err.text);
 }
 
 static void no_magic(struct image *im)
@@ -210,10 +220,10 @@ static const struct {
 	{short_section, -EINVAL,
 	 "f.so: section .pb_manifest has 64 bytes, a manifest has 256: the file is damaged"},
 	{major, -EPROTO,
-	 "f.so: built for plugin ABI 3.0. This agent offers 1.0. The major numbers must be equal: "
+	 "f.so: built for plugin ABI 3.1. This agent offers 1.1. The major numbers must be equal: "
 	 "rebuild the plugin with the SDK of this agent"},
 	{minor, -EPROTO,
-	 "f.so: built for plugin ABI 1.9. This agent offers 1.0. The plugin's minor number must "
+	 "f.so: built for plugin ABI 1.9. This agent offers 1.1. The plugin's minor number must "
 	 "not be above the agent's: update the agent, or rebuild the plugin with its SDK"},
 	{short_size, -EINVAL,
 	 "f.so: the manifest says it has 100 bytes, section .pb_manifest has 256"},
@@ -221,7 +231,7 @@ static const struct {
 	 "f.so: the manifest says it has 300 bytes, section .pb_manifest has 256"},
 	{tail, -EINVAL,
 	 "f.so: the manifest's reserved bytes are not zero: the plugin uses something that this "
-	 "agent (plugin ABI 1.0) doesn't know"},
+	 "agent (plugin ABI 1.1) doesn't know"},
 	{upper_case, -EINVAL, NOT_A_NAME},
 	{path_in_name, -EINVAL, NOT_A_NAME},
 	{endless_name, -EINVAL, NOT_A_NAME},

@@ -116,10 +116,105 @@ Test(topic, nothing_is_delivered_inside_publish_and_changes_coalesce)
 	put(pub, "b", "1");
 	put(pub, "a", "2");
 	cr_expect_str_eq(told, "");
-	cr_expect_str_eq(heard(), "+a=2 +b=1 ");
+	cr_expect_str_eq(heard(), "+b=1 +a=2 ");
 	put(pub, "c", "1");
 	pub->ctx.host->withdraw(&pub->ctx, "t", "c");
 	cr_expect_str_eq(heard(), "", "a record that came and went is nobody's business");
+}
+
+Test(topic, records_come_in_the_order_of_their_last_publication)
+{
+	int rc;
+
+	put(pub, "gone", "1");
+	put(pub, "a", "1");
+	put(pub, "b", "1");
+	put(pub, "c", "1");
+	heard();
+	/* given changes that wait, when some of them change again, then those go to the end */
+	put(pub, "a", "2");
+	pub->ctx.host->withdraw(&pub->ctx, "t", "gone");
+	put(pub, "b", "2");
+	put(pub, "c", "2");
+	put(pub, "a", "3");
+	put(pub, "b", "2");
+	cr_expect_str_eq(heard(), "-gone +c=2 +a=3 +b=2 ",
+			 "also one that is published again as it was");
+	subscriber("late", 1, &rc);
+	cr_expect_str_eq(heard(), "+c=2 +a=3 +b=2 ", "and in a replay");
+	put(pub, "c", "2");
+	cr_expect_str_eq(heard(), "", "what was told isn't told again");
+	subscriber("later", 1, &rc);
+	cr_expect_str_eq(heard(), "+a=3 +b=2 +c=2 ");
+}
+
+Test(topic, a_withdrawal_keeps_the_order_of_what_follows_it)
+{
+	put(pub, "part-1", "1");
+	put(pub, "part-2", "1");
+	put(pub, "head", "1");
+	heard();
+	/* given a record that waits, when it is withdrawn, then that is the latest word */
+	put(pub, "part-1", "2");
+	put(pub, "part-2", "2");
+	pub->ctx.host->withdraw(&pub->ctx, "t", "part-1");
+	put(pub, "head", "2");
+	cr_expect_str_eq(heard(), "+part-2=2 -part-1 +head=2 ");
+}
+
+static unsigned again;
+
+/* Publishes a record anew whenever it hears anything. */
+static void hear_and_publish(struct pb_ctx *ctx, void *arg, const struct pb_record *r)
+{
+	char value[16];
+
+	hear(ctx, arg, r);
+	if (r->kind != PB_RECORD_PUT || !again)
+		return;
+	snprintf(value, sizeof(value), "%u", again--);
+	put(pub, "busy", value);
+}
+
+static void subscribe_busy(void)
+{
+	struct pb_generation *gen = generation("busy", PB_GEN_PREPARING);
+	struct pb_err err;
+
+	pb_topic_subs_free(sub);
+	gen->ctx.host->subscribe(&gen->ctx, "t", 1, hear_and_publish, NULL);
+	cr_assert_eq(pb_gen_watch(gen, &err), 0);
+}
+
+Test(topic, synced_does_not_wait_for_what_is_published_after_it)
+{
+	subscribe_busy();
+	again = 5;
+	put(pub, "busy", "0");
+	put(pub, "a", "1");
+	put(pub, "b", "1");
+	pub->ctx.host->synced(&pub->ctx, "t");
+	cr_expect_str_eq(heard(), "+busy=0 +a=1 +b=1 S +busy=3 +busy=2 +busy=1 ");
+}
+
+Test(topic, synced_waits_once_for_a_record_that_is_published_again_and_again)
+{
+	subscribe_busy();
+	again = 5;
+	put(pub, "a", "1");
+	put(pub, "busy", "0");
+	put(pub, "b", "1");
+	pub->ctx.host->synced(&pub->ctx, "t");
+	cr_expect_str_eq(heard(), "+a=1 +b=1 +busy=4 S +busy=3 +busy=2 +busy=1 ");
+}
+
+Test(topic, what_is_withdrawn_before_it_was_told_does_not_hold_synced_back)
+{
+	put(pub, "a", "1");
+	pub->ctx.host->synced(&pub->ctx, "t");
+	pub->ctx.host->withdraw(&pub->ctx, "t", "a");
+	put(pub, "b", "1");
+	cr_expect_str_eq(heard(), "S +b=1 ");
 }
 
 Test(topic, a_late_subscriber_gets_a_replay_that_ends_with_synced)
@@ -167,6 +262,25 @@ Test(topic, what_an_unborn_generation_publishes_is_unseen_until_it_is_live)
 	next->plugin->live = next;
 	pb_host_pending_apply(next);
 	cr_expect_str_eq(heard(), "+changed=2 -gone S ");
+}
+
+Test(topic, what_an_unborn_generation_publishes_keeps_its_order)
+{
+	struct pb_generation *next;
+
+	put(pub, "old", "1");
+	heard();
+	next = generation("pub", PB_GEN_TAKEOVER);
+	put(next, "part-1", "1");
+	put(next, "head", "1");
+	put(next, "part-2", "1");
+	cr_expect_eq(next->ctx.host->withdraw(&next->ctx, "t", "old"), 0);
+	put(next, "part-1", "2");
+	put(next, "head", "2");
+	next->state = PB_GEN_LIVE;
+	next->plugin->live = next;
+	pb_host_pending_apply(next);
+	cr_expect_str_eq(heard(), "+part-2=1 -old +part-1=2 +head=2 ");
 }
 
 Test(topic, records_stay_until_the_successor_has_synced)

@@ -416,9 +416,14 @@ struct pb_host {
 
 	/*
 	 * Topics: named, versioned, retained records. Subscribers are told of records in the order
-	 * of their last publication, also in a replay. publish() replaces the record of `key`;
-	 * withdraw() removes it (-ENOENT: there was none); synced() tells subscribers that all of
-	 * a first full view has been published. Records of a retired generation stay until its
+	 * of their last publication, also in a replay. A record that changes again before a
+	 * subscriber was told of it goes to the end of what that one is owed and is told once, as
+	 * it is then: so one that is published again and again faster than subscribers are served
+	 * (1 ms a turn of the loop) reaches them when the others have, in its latest form.
+	 * publish() replaces the record of `key`; withdraw() removes it (-ENOENT: there was none);
+	 * synced() tells subscribers that all of a first full view has been published: SYNCED comes
+	 * behind every record that a subscriber was owed at that time, and doesn't wait for later
+	 * ones. Records of a retired generation stay until its
 	 * successor has called synced(), then those it didn't publish are withdrawn by the host.
 	 * From prepare() to quiesce(); what is published before start() is unseen until then and
 	 * forgotten if the load is called off. Subscribers are told later, never inside the call.
