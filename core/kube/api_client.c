@@ -24,6 +24,8 @@ const struct pb_api_timing pb_api_timing_default = {
 	.short_watch_ms = 1000,
 	.watch_min_s = 300,
 	.watch_max_s = 600,
+	.initial_ms = 10000,
+	.version_ms = 600000,
 	.absent_ms = 60000,
 };
 

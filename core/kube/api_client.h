@@ -25,7 +25,9 @@ struct pb_api_timing {
 	unsigned short_watch_ms;   /* a watch without event that ends sooner has failed */
 	unsigned watch_min_s;	   /* timeoutSeconds is chosen between these */
 	unsigned watch_max_s;
-	unsigned absent_ms; /* how often a kind that isn't served is asked for again */
+	unsigned initial_ms; /* silence before a WatchList's objects are complete */
+	unsigned version_ms; /* how often the server's version is asked for */
+	unsigned absent_ms;  /* how often a kind that isn't served is asked for again */
 };
 
 extern const struct pb_api_timing pb_api_timing_default;

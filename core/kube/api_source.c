@@ -35,6 +35,7 @@ static const struct pb_api_resource resources[] = {
 struct api_source {
 	struct pb_source source; /* first: what others hold */
 	uv_loop_t *loop;
+	struct pb_sink *sink;
 	struct pb_api_client *client;
 	struct pb_api_timing timing;
 	struct pb_reflector *reflectors[RESOURCES];
@@ -42,7 +43,9 @@ struct api_source {
 	struct pb_api_call *probe;
 	struct pb_buf probe_body;
 	uint64_t alive_at; /* the last answer to a probe */
-	char version[64];
+	struct pb_api_server_facts server;
+	bool wanted[RESOURCES];
+	bool probed;  /* the version was asked for once, with whatever answer */
 	bool doubted; /* the probe asks for a watch that is silent */
 	bool dead;
 	unsigned closing; /* handles that have not closed yet */
@@ -61,16 +64,41 @@ static int on_probe_body(void *arg, const char *data, size_t len)
 	return pb_buf_append(&s->probe_body, data, len);
 }
 
+/* 1.27 is the first that can have WatchList; whether it has depends on its settings: 422 says no.
+ */
+static bool may_watch_list(const cJSON *version)
+{
+	long major = strtol(pb_json_str(version, "major", ""), NULL, 10);
+	long minor = strtol(pb_json_str(version, "minor", ""), NULL, 10);
+
+	return major > 1 || (major == 1 && minor >= 27);
+}
+
 static void take_version(struct api_source *s)
 {
 	PB_JSON_FREE cJSON *json = cJSON_ParseWithLength(s->probe_body.data, s->probe_body.len);
 	const char *version = pb_json_str(json, "gitVersion", "");
 
-	if (*version && strcmp(version, s->version) != 0) {
-		snprintf(s->version, sizeof(s->version), "%s", version);
+	if (*version && strcmp(version, s->server.version) != 0) {
+		snprintf(s->server.version, sizeof(s->server.version), "%s", version);
+		s->server.may_watch_list = may_watch_list(json);
 		pb_info("kube", "the API server %s is %s", pb_api_client_server(s->client),
-			s->version);
+			s->server.version);
 	}
+}
+
+/*
+ * The kinds wait for the first answer to /version, or for its failure: what the server can do
+ * decides how they are listed.
+ */
+static void probe_over(struct api_source *s)
+{
+	if (s->probed)
+		return;
+	s->probed = true;
+	for (size_t i = 0; i < RESOURCES; i++)
+		if (s->wanted[i])
+			pb_reflector_start(s->reflectors[i]);
 }
 
 static void on_timer(uv_timer_t *timer);
@@ -90,8 +118,12 @@ static void on_probe_done(void *arg, const struct pb_api_answer *answer)
 		s->dead = s->doubted;
 	s->doubted = false;
 	/* The reset waits for the timer: this is inside one of the connections' callbacks. */
-	if (s->dead || !s->version[0])
-		uv_timer_start(&s->timer, on_timer, s->dead ? 0 : s->timing.backoff_max_ms, 0);
+	uv_timer_start(&s->timer, on_timer,
+		       s->dead		      ? 0
+		       : s->server.version[0] ? s->timing.version_ms
+					      : s->timing.backoff_max_ms,
+		       0);
+	probe_over(s);
 }
 
 static void probe_start(struct api_source *s)
@@ -99,8 +131,13 @@ static void probe_start(struct api_source *s)
 	static const struct pb_api_calls calls = {.body = on_probe_body, .done = on_probe_done};
 
 	pb_buf_reset(&s->probe_body);
-	if (!s->probe && pb_api_get(s->client, "/version", PB_API_QUICK, &calls, s, &s->probe) < 0)
+	if (s->probe)
+		return;
+	if (pb_api_get(s->client, "/version", PB_API_QUICK, &calls, s, &s->probe) < 0) {
 		s->probe = NULL;
+		uv_timer_start(&s->timer, on_timer, s->timing.backoff_max_ms, 0);
+		probe_over(s);
+	}
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -136,10 +173,13 @@ static void source_want(struct pb_source *source, uint32_t kind, bool on)
 	for (size_t i = 0; i < RESOURCES; i++) {
 		if (resources[i].kind != kind)
 			continue;
-		if (on)
+		s->wanted[i] = on;
+		if (!on)
+			pb_reflector_stop(s->reflectors[i]);
+		else if (s->probed)
 			pb_reflector_start(s->reflectors[i]);
 		else
-			pb_reflector_stop(s->reflectors[i]);
+			pb_sink_state(s->sink, kind, false, "asking the server for its version");
 	}
 }
 
@@ -156,7 +196,7 @@ static cJSON *source_status(struct pb_source *source)
 	list = cJSON_AddArrayToObject(json, "servers");
 	for (size_t i = 0; i < config->n_servers; i++)
 		cJSON_AddItemToArray(list, cJSON_CreateString(config->servers[i]));
-	cJSON_AddStringToObject(json, "version", s->version);
+	cJSON_AddStringToObject(json, "version", s->server.version);
 	list = cJSON_AddArrayToObject(json, "resources");
 	for (size_t i = 0; i < RESOURCES; i++)
 		cJSON_AddItemToArray(list, pb_reflector_status(s->reflectors[i]));
@@ -215,6 +255,7 @@ static int make_reflectors(struct api_source *s, struct pb_sink *sink)
 		.sink = sink,
 		.client = s->client,
 		.timing = &s->timing,
+		.server = &s->server,
 		.doubt = on_doubt,
 		.arg = s,
 	};
@@ -240,6 +281,7 @@ int pb_api_source_start(uv_loop_t *loop, struct pb_sink *sink, struct pb_api_con
 	}
 	s->source.ops = &source_ops;
 	s->loop = loop;
+	s->sink = sink;
 	s->timing = *timing;
 	rc = pb_api_client_new(loop, config, timing, &s->client, err);
 	if (rc < 0) {

@@ -10,7 +10,7 @@ static void tell_delete(struct pb_manifest_set *set, const struct pb_manifest_it
 {
 	const struct pb_kube_meta *meta = pb_kube_object_meta(item->object);
 
-	pb_sink_delete((struct pb_sink *)set->kube, item->kind, meta->ns, meta->name);
+	pb_sink_delete((struct pb_sink *)set->kube, item->kind, meta->ns, meta->name, NULL);
 }
 
 static void tell_put(struct pb_manifest_set *set, const struct pb_manifest_item *item)

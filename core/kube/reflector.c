@@ -81,7 +81,7 @@ static void on_retry(uv_timer_t *timer)
 	reflector_run(timer->data);
 }
 
-static void wait_then_run(struct pb_reflector *r, uint64_t ms)
+void reflector_wait(struct pb_reflector *r, uint64_t ms)
 {
 	r->state = REFLECTOR_WAITING;
 	uv_timer_start(&r->timer, on_retry, ms, 0);
@@ -101,12 +101,12 @@ void reflector_retry(struct pb_reflector *r, long server_wants_s, const char *wh
 	       reflector_name(r, name, sizeof(name)), why);
 	reflector_state(r, false, "retrying in %" PRIu64 ".%" PRIu64 " s: %s", ms / 1000,
 			ms % 1000 / 100, why);
-	wait_then_run(r, ms);
+	reflector_wait(r, ms);
 }
 
 void reflector_again(struct pb_reflector *r)
 {
-	wait_then_run(r, 0);
+	reflector_wait(r, 0);
 }
 
 /* An answer that is no success, in a text that names what is missing. */
@@ -134,100 +134,6 @@ void reflector_refused(struct pb_reflector *r, const struct pb_api_answer *answe
 	reflector_retry(r, answer->http.retry_after, text);
 }
 
-/* ---- discovery ---- */
-
-void reflector_absent(struct pb_reflector *r)
-{
-	if (!r->told_absent)
-		pb_sink_absent(r->sink, r->resource->kind);
-	r->told_absent = true;
-}
-
-static int on_discovery_body(void *arg, const char *data, size_t len)
-{
-	struct pb_reflector *r = arg;
-
-	r->last_byte = uv_now(r->loop);
-	if (r->line.len + len > DISCOVERY_MAX)
-		return -EFBIG;
-	return pb_buf_append(&r->line, data, len);
-}
-
-/* 1: in the list; 0: not; negative: not such a list. */
-static int discovery_has(const struct pb_reflector *r)
-{
-	PB_JSON_FREE cJSON *list = cJSON_ParseWithLength(r->line.data, r->line.len);
-	const cJSON *resources = cJSON_GetObjectItemCaseSensitive(list, "resources");
-	const cJSON *item;
-
-	if (!cJSON_IsArray(resources))
-		return -EPROTO;
-	cJSON_ArrayForEach (item, resources) {
-		if (strcmp(pb_json_str(item, "name", ""), r->resource->plural) == 0)
-			return 1;
-	}
-	return 0;
-}
-
-static void discovery_next(struct pb_reflector *r)
-{
-	r->version++;
-	if (r->resource->versions[r->version]) {
-		reflector_run(r);
-		return;
-	}
-	r->version = 0;
-	reflector_state(r, true, "not served by this cluster");
-	reflector_absent(r);
-	if (!r->stopped)
-		wait_then_run(r, r->timing.absent_ms);
-}
-
-static void on_discovery_done(void *arg, const struct pb_api_answer *answer)
-{
-	struct pb_reflector *r = arg;
-	int has;
-
-	r->call = NULL;
-	if (answer->http.rc == 0 && answer->http.status == 404) {
-		discovery_next(r);
-		return;
-	}
-	if (answer->http.rc < 0 || answer->http.status != 200) {
-		r->version = 0;
-		reflector_refused(r, answer, "get");
-		return;
-	}
-	has = discovery_has(r);
-	if (has < 0) {
-		r->version = 0;
-		reflector_retry(r, 0, "discovery: the answer is not a list of resources");
-	} else if (has) {
-		r->found = true;
-		reflector_run(r);
-	} else {
-		discovery_next(r);
-	}
-}
-
-static const struct pb_api_calls discovery_calls = {
-	.body = on_discovery_body,
-	.done = on_discovery_done,
-};
-
-static int discovery_start(struct pb_reflector *r)
-{
-	char path[256];
-
-	pb_buf_reset(&r->line);
-	r->state = REFLECTOR_DISCOVERING;
-	if (!r->told_absent)
-		reflector_state(r, r->failures == 0, "discovering");
-	snprintf(path, sizeof(path), "/apis/%s/%s", r->resource->group,
-		 r->resource->versions[r->version]);
-	return pb_api_get(r->client, path, PB_API_QUICK, &discovery_calls, r, &r->call);
-}
-
 /* ---- life ---- */
 
 void reflector_run(struct pb_reflector *r)
@@ -236,12 +142,14 @@ void reflector_run(struct pb_reflector *r)
 
 	if (r->stopped)
 		return;
-	if (!r->found && r->resource->versions[1])
-		rc = discovery_start(r);
-	else if (!r->rv[0])
-		rc = reflector_list(r);
-	else
+	if (reflector_must_discover(r))
+		rc = reflector_discover(r);
+	else if (r->rv[0])
 		rc = reflector_watch(r);
+	else if (reflector_may_watch_list(r))
+		rc = reflector_watch_list(r);
+	else
+		rc = reflector_list(r);
 	if (rc < 0) {
 		r->call = NULL;
 		reflector_retry(r, 0, strerror(-rc));
@@ -260,6 +168,7 @@ int pb_reflector_new(const struct pb_reflector_options *options,
 	r->client = options->client;
 	r->resource = options->resource;
 	r->timing = *options->timing;
+	r->server = options->server;
 	r->doubt = options->doubt;
 	r->doubt_arg = options->arg;
 	r->stopped = true;
@@ -274,9 +183,11 @@ void pb_reflector_start(struct pb_reflector *r)
 	if (!r->stopped)
 		return;
 	r->stopped = false;
-	r->found = false;
-	r->version = 0;
+	r->found = r->recheck = false;
+	r->version = r->candidate = 0;
 	r->failures = 0;
+	r->initial_failures = 0;
+	r->list_once = false;
 	r->rv[0] = '\0';
 	reflector_again(r);
 }
@@ -291,6 +202,7 @@ void pb_reflector_stop(struct pb_reflector *r)
 	if (r->call)
 		pb_api_cancel(r->call);
 	r->call = NULL;
+	r->initial = false;
 	reflector_list_abort(r);
 	r->state = REFLECTOR_OFF;
 	snprintf(r->text, sizeof(r->text), "off");

@@ -25,12 +25,20 @@ struct pb_api_resource {
 	bool has_substitute;
 };
 
+/* What is known of the server; shared by the reflectors of a source, which owns it. */
+struct pb_api_server_facts {
+	char version[64]; /* gitVersion, "" while it is not known */
+	/* It may have WatchList: its version does, and it has not refused yet. */
+	bool may_watch_list;
+};
+
 struct pb_reflector_options {
 	uv_loop_t *loop;
 	struct pb_sink *sink;
 	struct pb_api_client *client;
 	const struct pb_api_resource *resource;
 	const struct pb_api_timing *timing;
+	struct pb_api_server_facts *server;
 	/* A watch over HTTP/2 is silent: find out whether its connection lives. */
 	void (*doubt)(void *arg);
 	void *arg;

@@ -45,6 +45,39 @@ void reflector_list_abort(struct pb_reflector *r)
 	pb_sink_list_abort(r->sink, r->resource->kind);
 }
 
+void reflector_list_begin(struct pb_reflector *r)
+{
+	char version[128];
+
+	if (r->listing)
+		return;
+	r->listing = true;
+	pb_sink_list_begin(r->sink, r->resource->kind);
+	reflector_api_version(r, version, sizeof(version));
+	pb_sink_version(r->sink, r->resource->kind, version);
+	reflector_state(r, r->failures == 0, "listing");
+}
+
+void reflector_list_end(struct pb_reflector *r, const char *version)
+{
+	snprintf(r->rv, sizeof(r->rv), "%s", version);
+	r->listing = false;
+	r->list_once = false;
+	r->initial_failures = 0;
+	r->told_absent = false;
+	r->list_options = LIST_CURRENT;
+	r->lists++;
+	r->listed_at = uv_now(r->loop);
+	pb_sink_list_end(r->sink, r->resource->kind);
+}
+
+void reflector_relist(struct pb_reflector *r, const char *reason)
+{
+	r->rv[0] = '\0';
+	r->list_options = LIST_CURRENT;
+	snprintf(r->relist_reason, sizeof(r->relist_reason), "%s", reason);
+}
+
 static int on_item(void *arg, const char *json, size_t len)
 {
 	struct pb_reflector *r = arg;
@@ -75,15 +108,12 @@ static int on_list_body(void *arg, const char *data, size_t len)
 /* All pages are in. */
 static void list_complete(struct pb_reflector *r)
 {
-	snprintf(r->rv, sizeof(r->rv), "%s", pb_json_stream_version(r->list));
+	char version[RV_MAX];
+
+	snprintf(version, sizeof(version), "%s", pb_json_stream_version(r->list));
 	free(PB_TAKE_PTR(r->next_page));
 	r->list = pb_json_stream_free(r->list);
-	r->listing = false;
-	r->told_absent = false;
-	r->list_options = LIST_CURRENT;
-	r->lists++;
-	r->listed_at = uv_now(r->loop);
-	pb_sink_list_end(r->sink, r->resource->kind);
+	reflector_list_end(r, version);
 	if (!r->stopped)
 		reflector_run(r);
 }
@@ -202,7 +232,6 @@ int reflector_list(struct pb_reflector *r)
 {
 	static const struct pb_api_calls calls = {.body = on_list_body, .done = on_list_done};
 	PB_FREE char *url = list_url(r);
-	char version[128];
 	int rc;
 
 	r->list = pb_json_stream_free(r->list);
@@ -212,13 +241,7 @@ int reflector_list(struct pb_reflector *r)
 	r->state = REFLECTOR_LISTING;
 	r->why[0] = '\0';
 	r->last_byte = uv_now(r->loop);
-	if (!r->listing) {
-		r->listing = true;
-		pb_sink_list_begin(r->sink, r->resource->kind);
-		reflector_api_version(r, version, sizeof(version));
-		pb_sink_version(r->sink, r->resource->kind, version);
-		reflector_state(r, r->failures == 0, "listing");
-	}
+	reflector_list_begin(r);
 	rc = pb_api_get(r->client, url, PB_API_COMPRESSED, &calls, r, &r->call);
 	if (rc == 0)
 		uv_timer_start(&r->timer, on_list_tick, r->timing.heartbeat_ms / 3 + 1,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One reflector, shared by the files that make it up: reflector.c (life, discovery, pauses),
- * reflector_list.c and reflector_watch.c. Nobody else includes this.
+ * One reflector, shared by the files that make it up: reflector.c (life, pauses),
+ * reflector_discovery.c, reflector_list.c, reflector_watch.c (requests and their ends) and
+ * reflector_events.c (what a watch says). Nobody else includes this.
  */
 #ifndef PB_KUBE_REFLECTOR_PRIV_H
 #define PB_KUBE_REFLECTOR_PRIV_H
@@ -34,6 +35,7 @@ enum watch_verdict {
 	WATCH_GO_ON,
 	WATCH_RELIST,
 	WATCH_FAILED,
+	WATCH_NO_WATCH_LIST, /* the server doesn't know how to begin with the objects */
 };
 
 struct pb_reflector {
@@ -42,6 +44,7 @@ struct pb_reflector {
 	struct pb_api_client *client;
 	const struct pb_api_resource *resource;
 	struct pb_api_timing timing;
+	struct pb_api_server_facts *server;
 	void (*doubt)(void *arg);
 	void *doubt_arg;
 
@@ -49,13 +52,17 @@ struct pb_reflector {
 	bool stopped;
 	bool found;	  /* discovery has settled on `version` */
 	bool told_absent; /* to the sink, and not synced since */
+	bool recheck;	  /* a better version may be served by now */
 	size_t version;	  /* index in resource->versions */
+	size_t candidate; /* the one that discovery asks for */
 	uv_timer_t timer; /* the pause, or the heart beat of a request */
 	struct pb_api_call *call;
 	char rv[RV_MAX]; /* where the watch goes on; "": a list is due */
 
 	enum list_options list_options;
-	bool listing; /* the sink was told that a list began */
+	bool listing;	/* the sink was told that a list began */
+	bool list_once; /* the next list isn't a WatchList */
+	char relist_reason[128];
 	char *next_page;
 	struct pb_json_stream *list;
 
@@ -63,6 +70,9 @@ struct pb_reflector {
 	enum watch_verdict verdict;
 	char why[1024]; /* with WATCH_FAILED */
 	bool opened;
+	bool began_with_objects;   /* this watch is a WatchList */
+	bool initial;		   /* and the mark after its objects has not come yet */
+	unsigned initial_failures; /* in a row */
 	uint64_t watch_started;
 	unsigned watch_seconds;	 /* what was asked for */
 	uint64_t watch_events;	 /* of this watch */
@@ -93,14 +103,41 @@ void reflector_retry(struct pb_reflector *r, long server_wants_s, const char *wh
 void reflector_again(struct pb_reflector *r);
 void reflector_refused(struct pb_reflector *r, const struct pb_api_answer *answer,
 		       const char *verb);
-void reflector_absent(struct pb_reflector *r);
 unsigned reflector_watch_seconds(const struct pb_reflector *r);
 /* The collection's path of this kind, with "?" and the selector's part of the query. */
 char *reflector_path(const struct pb_reflector *r);
 char *reflector_escape(const char *text); /* for a query */
 
+/* Pauses `ms`, then goes on with whatever is due. */
+void reflector_wait(struct pb_reflector *r, uint64_t ms);
+
+/* ---- reflector_discovery.c ---- */
+
+bool reflector_must_discover(const struct pb_reflector *r);
+int reflector_discover(struct pb_reflector *r);
+void reflector_absent(struct pb_reflector *r);
+
+/* ---- reflector_list.c ---- */
+
 int reflector_list(struct pb_reflector *r);
+void reflector_list_begin(struct pb_reflector *r);
+/* The list, or the part of a watch that stands for it, is complete up to `version`. */
+void reflector_list_end(struct pb_reflector *r, const char *version);
 void reflector_list_abort(struct pb_reflector *r);
+/* The next thing due is a list. */
+void reflector_relist(struct pb_reflector *r, const char *reason);
+
+/* ---- reflector_watch.c ---- */
+
 int reflector_watch(struct pb_reflector *r);
+/* A watch that begins with the objects (WatchList). */
+bool reflector_may_watch_list(const struct pb_reflector *r);
+int reflector_watch_list(struct pb_reflector *r);
+
+/* ---- reflector_events.c ---- */
+
+/* Bytes of a watch. Negative ends the watch; r->verdict says what follows. */
+int reflector_feed(struct pb_reflector *r, const char *data, size_t len);
+void reflector_line_reset(struct pb_reflector *r);
 
 #endif

@@ -27,7 +27,12 @@ void pb_sink_list_begin(struct pb_sink *sink, uint32_t kind);
  */
 int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, const char *json,
 		size_t len, struct pb_err *err);
-int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const char *name);
+/*
+ * uid: of the object that is gone; NULL or "" when the source doesn't know. -ENOENT: no such
+ * object, or the stored one has another uid: it came after the one that is gone.
+ */
+int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const char *name,
+		   const char *uid);
 /* The list is complete: objects not put since begin are deleted; watchers get SYNCED. */
 void pb_sink_list_end(struct pb_sink *sink, uint32_t kind);
 /* The list broke off: forget that it began, delete nothing. */

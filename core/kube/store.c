@@ -211,7 +211,16 @@ int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, co
 	return 0;
 }
 
-int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const char *name)
+/* Not the object that the deletion is about. */
+static bool is_other(const struct pb_kube_entry *entry, const char *uid)
+{
+	const char *stored = pb_kube_object_meta(entry->object)->uid;
+
+	return uid && *uid && *stored && strcmp(stored, uid) != 0;
+}
+
+int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const char *name,
+		   const char *uid)
 {
 	struct pb_kube *kube = kube_of(sink);
 	struct pb_kube_store *store = store_of(kube, kind);
@@ -223,7 +232,7 @@ int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const ch
 	if (!pb_kube_type(kind)->namespaced)
 		ns = "";
 	entry = entry_find(store, key, entry_key(key, sizeof(key), ns ? ns : "", name));
-	if (!entry || !entry->object)
+	if (!entry || !entry->object || is_other(entry, uid))
 		return -ENOENT;
 	entry_delete(kube, kind, entry);
 	return 0;

@@ -57,6 +57,8 @@ struct fake_api {
 	bool gone_as_status, compress;
 	char authorization[512], host[256];
 	char served[2][256]; /* v1, v1beta1 */
+	char minor[16], git_version[64];
+	enum fake_watch_list watch_list;
 };
 
 static void text_open(struct text *t)
@@ -112,6 +114,18 @@ static void print_event(FILE *f, const struct change *c)
 			   : "MODIFIED");
 	print_object(f, c, c->rv, true);
 	fprintf(f, "}\n");
+}
+
+static void print_bookmark(FILE *f, const char *collection, unsigned long rv, bool mark)
+{
+	char kind[64], api_version[128];
+
+	kind_of(collection, kind, api_version);
+	fprintf(f,
+		"{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":\"%s\","
+		"\"metadata\":{\"resourceVersion\":\"%lu\",\"creationTimestamp\":null%s}}}\n",
+		kind, api_version, rv,
+		mark ? ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" : "");
 }
 
 static bool same_object(const struct change *a, const struct change *b)
@@ -358,21 +372,44 @@ static void send_gone(struct fake_api *api, struct fake_conn *conn)
 	fake_end(conn);
 }
 
+/* ADDED for every object that there is, and the mark. */
+static void print_initial(struct fake_api *api, FILE *f, const char *collection)
+{
+	struct change **items = calloc(api->n_changes + 1, sizeof(struct change *));
+	size_t n = snapshot(api, collection, api->rv, items);
+
+	for (size_t i = 0; i < n; i++) {
+		fprintf(f, "{\"type\":\"ADDED\",\"object\":");
+		print_object(f, items[i], items[i]->rv, true);
+		fprintf(f, "}\n");
+	}
+	if (api->watch_list == FAKE_WATCH_LIST_SERVED)
+		print_bookmark(f, collection, api->rv, true);
+	free(items);
+}
+
 static void on_watch(struct fake_api *api, struct fake_conn *conn, const struct fake_request *r,
 		     const char *collection)
 {
+	char rv[64], initial[8];
 	unsigned long since;
-	char rv[64];
 	struct text t;
 
 	query(r->path, "resourceVersion", rv, sizeof(rv));
-	since = strtoul(rv, NULL, 10);
+	query(r->path, "sendInitialEvents", initial, sizeof(initial));
+	since = initial[0] ? api->rv : strtoul(rv, NULL, 10);
+	if (initial[0] && api->watch_list == FAKE_WATCH_LIST_INVALID)
+		return reply_status(conn, 422, "Invalid",
+				    "resourceVersionMatch: Forbidden: resourceVersionMatch is "
+				    "forbidden for watch");
 	if (since < api->compacted)
 		return send_gone(api, conn);
 	if (api->n_watches == WATCHES_MAX)
 		abort();
 	fake_begin(conn, "");
 	text_open(&t);
+	if (initial[0])
+		print_initial(api, t.file, collection);
 	for (size_t i = 0; i < api->n_changes; i++) {
 		const struct change *c = &api->changes[i];
 
@@ -424,10 +461,8 @@ static bool on_fault(struct fake_api *api, struct fake_conn *conn, const char *p
 
 static void on_request(void *arg, struct fake_conn *conn, const struct fake_request *r)
 {
-	static const char version[] =
-		"{\"major\":\"1\",\"minor\":\"33+\",\"gitVersion\":\"v1.33.1\"}";
 	struct fake_api *api = arg;
-	char collection[256], watch[8];
+	char collection[256], watch[8], version[256];
 
 	if (api->n_asked < ASKED_MAX)
 		api->asked[api->n_asked++] = strdup(r->path);
@@ -438,6 +473,9 @@ static void on_request(void *arg, struct fake_conn *conn, const struct fake_requ
 		return reply_status(conn, 401, "Unauthorized", "Unauthorized");
 	if (on_fault(api, conn, r->path))
 		return;
+	snprintf(version, sizeof(version),
+		 "{\"major\":\"1\",\"minor\":\"%s\",\"gitVersion\":\"%s\"}", api->minor,
+		 api->git_version);
 	if (strcmp(r->path, "/version") == 0)
 		fake_reply(conn, 200, "", version, strlen(version));
 	else if (strcmp(collection, "/apis/discovery.k8s.io/v1") == 0 ||
@@ -467,20 +505,38 @@ void fake_api_raw(struct fake_api *api, const char *text)
 		fake_send(api->watches[i].conn, text, strlen(text));
 }
 
-void fake_api_bookmark(struct fake_api *api)
+static void bookmark(struct fake_api *api, bool mark)
 {
 	for (unsigned i = 0; i < api->n_watches; i++) {
-		char kind[64], api_version[128], line[512];
-		int n;
+		struct text t;
 
-		kind_of(api->watches[i].collection, kind, api_version);
-		n = snprintf(line, sizeof(line),
-			     "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":"
-			     "\"%s\",\"metadata\":{\"resourceVersion\":\"%lu\","
-			     "\"creationTimestamp\":null}}}\n",
-			     kind, api_version, api->rv);
-		fake_send(api->watches[i].conn, line, (size_t)n);
+		text_open(&t);
+		print_bookmark(t.file, api->watches[i].collection, api->rv, mark);
+		text_close(&t);
+		fake_send(api->watches[i].conn, t.data, t.len);
+		free(t.data);
 	}
+}
+
+void fake_api_bookmark(struct fake_api *api)
+{
+	bookmark(api, false);
+}
+
+void fake_api_mark(struct fake_api *api)
+{
+	bookmark(api, true);
+}
+
+void fake_api_is(struct fake_api *api, const char *minor, const char *git_version)
+{
+	snprintf(api->minor, sizeof(api->minor), "%s", minor);
+	snprintf(api->git_version, sizeof(api->git_version), "%s", git_version);
+}
+
+void fake_api_watch_list(struct fake_api *api, enum fake_watch_list how)
+{
+	api->watch_list = how;
 }
 
 void fake_api_end_watches(struct fake_api *api, bool clean)
@@ -593,6 +649,7 @@ struct fake_api *fake_api_new(uv_loop_t *loop, const char *cert, const char *key
 
 	api->rv = 100;
 	fake_api_serve(api, "v1", "endpointslices");
+	fake_api_is(api, "26", "v1.26.0");
 	api->http = fake_http_new(loop, cert, key, on_request, on_gone, api);
 	return api;
 }

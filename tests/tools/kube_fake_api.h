@@ -54,6 +54,17 @@ void fake_api_gone_as_status(struct fake_api *api, bool on);
 void fake_api_compress(struct fake_api *api, bool on);
 /* "Bearer x": anything else is answered 401. NULL: everybody may. */
 void fake_api_require(struct fake_api *api, const char *authorization);
+/* What GET /version says; 1.26 unless told: before WatchList. */
+void fake_api_is(struct fake_api *api, const char *minor, const char *git_version);
+enum fake_watch_list {
+	FAKE_WATCH_LIST_INVALID, /* 422: since 1.19, when it isn't there or switched off */
+	FAKE_WATCH_LIST_IGNORED, /* before 1.19: the objects come, their end is never marked */
+	FAKE_WATCH_LIST_SERVED,
+	FAKE_WATCH_LIST_UNMARKED, /* served, but the mark waits for fake_api_mark() */
+};
+void fake_api_watch_list(struct fake_api *api, enum fake_watch_list how);
+/* Sends each watch the bookmark that ends the initial objects. */
+void fake_api_mark(struct fake_api *api);
 /* Space separated names of what /apis/discovery.k8s.io/VERSION serves; NULL: 404. */
 void fake_api_serve(struct fake_api *api, const char *version, const char *plurals);
 

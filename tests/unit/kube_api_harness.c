@@ -21,6 +21,8 @@ static const struct pb_api_timing hurried = {
 	.short_watch_ms = 0,
 	.watch_min_s = 300,
 	.watch_max_s = 600,
+	.initial_ms = 10000,
+	.version_ms = 600000,
 	.absent_ms = 50,
 };
 
@@ -91,11 +93,13 @@ int pb_sink_put(struct pb_sink *s, uint32_t kind, const char *api_version, const
 	return 0;
 }
 
-int pb_sink_delete(struct pb_sink *s, uint32_t kind, const char *ns, const char *name)
+int pb_sink_delete(struct pb_sink *s, uint32_t kind, const char *ns, const char *name,
+		   const char *uid)
 {
 	struct held *h;
 	char key[128];
 
+	(void)uid;
 	snprintf(key, sizeof(key), "%s/%s", ns, name);
 	h = find(s, kind, key);
 	if (!h)

@@ -445,7 +445,7 @@ Test(kube_api_reflector, an_object_above_four_mebibytes_is_named_and_deletes_not
 
 	watching(&b);
 	fake_api_put(b.api, SERVICES, "a", "huge", more);
-	WAIT(&b, bench_says(&b, SVC, "an event is larger than 4194304 bytes"));
+	WAIT(&b, bench_says(&b, SVC, "an object of the watch is larger than 4194304 bytes"));
 	WAIT(&b, bench_says(&b, SVC, "an object of the list is larger than 4194304 bytes"));
 	cr_assert_str_eq(bench_objects(&b, SVC), "a/one a/two b/one");
 	bench_close(&b);

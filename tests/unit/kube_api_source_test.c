@@ -88,6 +88,67 @@ Test(kube_api_source, a_version_that_goes_away_is_discovered_anew)
 	bench_close(&b);
 }
 
+/* Watching v1beta1, one object. */
+static void beta(struct bench *b)
+{
+	bench_open(b);
+	fake_api_serve(b->api, "v1", NULL);
+	fake_api_serve(b->api, "v1beta1", "endpointslices");
+	fake_api_put(b->api, SLICES_BETA, "a", "one", "");
+	fake_api_put(b->api, SLICES, "a", "one", "");
+	bench_start(b, NULL, SLICE);
+	WAIT(b, fake_api_watches(b->api) == 1);
+	cr_assert_str_eq(b->sink.version[SLICE], "discovery.k8s.io/v1beta1");
+	bench_forget(b);
+}
+
+Test(kube_api_source, a_better_version_is_found_at_the_end_of_a_watch)
+{
+	struct bench b;
+
+	beta(&b);
+	fake_api_serve(b.api, "v1", "endpointslices");
+	fake_api_end_watches(b.api, true);
+	WAIT(&b, fake_api_asked(b.api, SLICES "?", "watch=1") == 1);
+	cr_assert_str_eq(bench_log(&b), "begin\nput a/one\nend\n");
+	cr_assert_str_eq(b.sink.version[SLICE], "discovery.k8s.io/v1");
+	cr_assert_eq(b.sink.absent[SLICE], 0);
+	bench_close(&b);
+}
+
+Test(kube_api_source, while_there_is_no_better_version_the_watch_goes_on)
+{
+	static const int statuses[] = {404, 503, 403};
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(statuses); i++) {
+		struct bench b;
+
+		beta(&b);
+		fake_api_fail(b.api, "/apis/discovery.k8s.io/v1", 1, statuses[i], "", "{}");
+		fake_api_end_watches(b.api, true);
+		WAIT(&b, fake_api_asked(b.api, SLICES_BETA "?", "watch=1") == 2);
+		cr_assert_str_eq(bench_log(&b), "", "status %d", statuses[i]);
+		bench_close(&b);
+	}
+}
+
+Test(kube_api_source, a_kind_that_is_served_no_more_is_absent)
+{
+	struct bench b;
+
+	bench_open(&b);
+	bench_start(&b, NULL, SLICE);
+	WAIT(&b, fake_api_watches(b.api) == 1);
+	fake_api_serve(b.api, "v1", NULL);
+	fake_api_fail(b.api, SLICES, 1, 404, "", "404 page not found\n");
+	fake_api_fail(b.api, "/apis/discovery.k8s.io/v1", 3, 503, "", "");
+	fake_api_end_watches(b.api, true);
+	WAIT(&b, bench_says(&b, SLICE, "get endpointslices.discovery.k8s.io: status 503"));
+	cr_assert_eq(b.sink.absent[SLICE], 0, "an error says nothing");
+	WAIT(&b, b.sink.absent[SLICE] == 1);
+	bench_close(&b);
+}
+
 /* ---- refusals ---- */
 
 static const char forbidden[] = "{\"kind\":\"Status\",\"code\":403,\"reason\":\"Forbidden\","
@@ -380,7 +441,7 @@ Test(kube_api_source, status_names_server_version_and_what_each_kind_does)
 	bench_pass(&b, 30);
 	json = b.source->ops->status(b.source);
 	cr_assert_str_eq(pb_json_str(json, "server", ""), fake_http_url(fake_api_http(b.api)));
-	cr_assert_str_eq(pb_json_str(json, "version", ""), "v1.33.1");
+	cr_assert_str_eq(pb_json_str(json, "version", ""), "v1.26.0");
 	cr_assert_str_eq(pb_json_str(json, "config", ""), "test");
 	cJSON_ArrayForEach (resource, cJSON_GetObjectItemCaseSensitive(json, "resources")) {
 		if (strcmp(pb_json_str(resource, "resource", ""), "services") == 0)

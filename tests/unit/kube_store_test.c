@@ -222,7 +222,7 @@ Test(kube_store, an_object_deleted_during_the_replay_is_never_shown)
 	list((const char *[]){"a", "1", "b", "1", NULL});
 	expect(&first, "+a=1 +b=1 . ");
 	watch(&late);
-	pb_sink_delete(sink, NS, NULL, "a");
+	pb_sink_delete(sink, NS, NULL, "a", NULL);
 	expect(&late, "+b=1 . ");
 	expect(&first, "-a=1 ");
 }
@@ -240,10 +240,10 @@ Test(kube_store, a_held_watch_gets_the_last_state_once)
 	put("a", "2");
 	settle();
 	put("a", "3");
-	pb_sink_delete(sink, NS, "", "b");
+	pb_sink_delete(sink, NS, "", "b", NULL);
 	put("c", "1");
 	settle();
-	pb_sink_delete(sink, NS, "", "c");
+	pb_sink_delete(sink, NS, "", "c", NULL);
 	expect(&held, "");
 	expect(&other, "~a=2<1 ~a=3<2 -b=1 +c=1 -c=1 ");
 	cr_assert(!pb_kube_replayed(held.watch));
@@ -277,8 +277,8 @@ Test(kube_store, E33_the_same_name_in_two_namespaces_is_two_objects)
 
 		cr_assert_eq(pb_sink_put(sink, PB_KUBE_POD, NULL, json, strlen(json), &err), 0);
 	}
-	pb_sink_delete(sink, PB_KUBE_POD, "x", "p");
-	cr_assert_eq(pb_sink_delete(sink, PB_KUBE_POD, "z", "p"), -ENOENT);
+	pb_sink_delete(sink, PB_KUBE_POD, "x", "p", NULL);
+	cr_assert_eq(pb_sink_delete(sink, PB_KUBE_POD, "z", "p", NULL), -ENOENT);
 	expect(&w, "+p= ");
 }
 
