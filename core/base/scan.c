@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Validates JSON text once and then walks it without looking twice. Nothing here allocates, and
- * no walk may be handed text that wasn't checked.
+ * Validates JSON text, in one pass that notes where the outermost members are. Nothing here
+ * allocates, and nothing gets by that isn't strict JSON: the walk trusts what passed.
  */
-#include <base/scan.h>
+#include "scan_text.h"
 
 struct checker {
 	const char *p;
 	const char *end;
 	const char *why;
+	struct pb_scan_doc *doc; /* NULL: nobody wants to know */
+	struct pb_span key;	 /* of the outermost object's current member */
+	const char *value;
 };
 
-static const char *skip_blanks(const char *p, const char *end)
+const char *pb_scan_plain(const char *p, const char *end)
 {
-	while (p < end && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r'))
-		p++;
-	return p;
+	return plain(p, end);
 }
 
 static bool refuse(struct checker *c, const char *why)
@@ -45,18 +46,14 @@ static bool check_escape(struct checker *c)
 
 static bool check_string(struct checker *c)
 {
-	for (c->p++; c->p < c->end;) {
-		unsigned char ch = (unsigned char)*c->p;
-
-		if (ch == '"') {
+	for (c->p++; (c->p = plain(c->p, c->end)) < c->end;) {
+		if (*c->p == '"') {
 			c->p++;
 			return true;
 		}
-		if (ch < 0x20)
+		if (*c->p != '\\')
 			return refuse(c, "a raw control character in a string");
-		if (ch != '\\')
-			c->p++;
-		else if (!check_escape(c))
+		if (!check_escape(c))
 			return false;
 	}
 	return refuse(c, "the text ends inside a string");
@@ -121,13 +118,16 @@ static bool check_scalar(struct checker *c)
 	}
 }
 
-static bool check_key(struct checker *c)
+static bool check_key(struct checker *c, bool outermost)
 {
-	c->p = skip_blanks(c->p, c->end);
+	const char *key = c->p = skip_blanks(c->p, c->end);
+
 	if (c->p == c->end || *c->p != '"')
 		return refuse(c, "a member's name in double quotes was expected");
 	if (!check_string(c))
 		return false;
+	if (outermost)
+		c->key = (struct pb_span){key, c->p};
 	c->p = skip_blanks(c->p, c->end);
 	if (c->p == c->end || *c->p != ':')
 		return refuse(c, "':' was expected");
@@ -135,10 +135,26 @@ static bool check_key(struct checker *c)
 	return true;
 }
 
+/* A value of the outermost object ends here. */
+static void note_member(struct checker *c)
+{
+	struct pb_scan_doc *doc = c->doc;
+
+	if (!doc)
+		return;
+	doc->all = doc->n < PB_SCAN_MEMBERS;
+	if (!doc->all)
+		return;
+	doc->keys[doc->n] = c->key;
+	doc->values[doc->n++] = (struct pb_span){c->value, c->p};
+}
+
 /* After a value: closes what ends here. *ret_more: another member or element follows. */
 static bool check_after(struct checker *c, const char *closers, unsigned *depth, bool *ret_more)
 {
 	while (*depth) {
+		if (*depth == 1)
+			note_member(c);
 		c->p = skip_blanks(c->p, c->end);
 		if (c->p == c->end)
 			return refuse(c, "the text ends inside an object or a list");
@@ -161,11 +177,13 @@ static bool check_value(struct checker *c)
 	bool more = true;
 
 	while (more) {
-		if (depth && closers[depth - 1] == '}' && !check_key(c))
+		if (depth && closers[depth - 1] == '}' && !check_key(c, depth == 1))
 			return false;
 		c->p = skip_blanks(c->p, c->end);
 		if (c->p == c->end)
 			return refuse(c, "the text ends where a value was expected");
+		if (depth == 1)
+			c->value = c->p;
 		if (*c->p == '{' || *c->p == '[') {
 			if (depth == PB_SCAN_DEPTH)
 				return refuse(c, "nested too deeply");
@@ -184,9 +202,10 @@ static bool check_value(struct checker *c)
 	return true;
 }
 
-int pb_scan_check(const char *json, size_t len, struct pb_span *ret_root, struct pb_err *err)
+static int check(const char *json, size_t len, struct pb_scan_doc *doc, struct pb_span *ret_root,
+		 struct pb_err *err)
 {
-	struct checker c = {.p = json, .end = json + len};
+	struct checker c = {.p = json, .end = json + len, .doc = doc};
 	const char *start = skip_blanks(json, c.end);
 	unsigned line = 1, column = 1;
 
@@ -205,219 +224,14 @@ int pb_scan_check(const char *json, size_t len, struct pb_span *ret_root, struct
 			  c.why);
 }
 
-static const char *skip_string(const char *p)
+int pb_scan_check(const char *json, size_t len, struct pb_span *ret_root, struct pb_err *err)
 {
-	for (p++; *p != '"'; p++)
-		p += *p == '\\';
-	return p + 1;
+	return check(json, len, NULL, ret_root, err);
 }
 
-static const char *skip_value(const char *p, const char *end)
+int pb_scan_check_doc(const char *json, size_t len, struct pb_scan_doc *ret_doc, struct pb_err *err)
 {
-	unsigned depth = 0;
-
-	if (*p == '"')
-		return skip_string(p);
-	if (*p != '{' && *p != '[') {
-		while (p < end && *p != ',' && *p != '}' && *p != ']' && *p != ' ' && *p != '\n' &&
-		       *p != '\t' && *p != '\r')
-			p++;
-		return p;
-	}
-	do {
-		if (*p == '"') {
-			p = skip_string(p);
-			continue;
-		}
-		if (*p == '{' || *p == '[')
-			depth++;
-		else if (*p == '}' || *p == ']')
-			depth--;
-		p++;
-	} while (depth);
-	return p;
-}
-
-char pb_span_type(struct pb_span value)
-{
-	if (!value.p || *value.p == 'n')
-		return '\0';
-	return *value.p == '-' || (*value.p >= '0' && *value.p <= '9') ? '0' : *value.p;
-}
-
-struct pb_scan pb_scan_object(struct pb_span object)
-{
-	if (pb_span_type(object) != '{')
-		return (struct pb_scan){0};
-	return (struct pb_scan){object.p + 1, object.end - 1};
-}
-
-struct pb_scan pb_scan_list(struct pb_span list)
-{
-	if (pb_span_type(list) != '[')
-		return (struct pb_scan){0};
-	return (struct pb_scan){list.p + 1, list.end - 1};
-}
-
-bool pb_scan_element(struct pb_scan *scan, struct pb_span *ret_value)
-{
-	const char *p = skip_blanks(scan->p, scan->end);
-
-	if (p == scan->end)
-		return false;
-	ret_value->p = p;
-	ret_value->end = skip_value(p, scan->end);
-	p = skip_blanks(ret_value->end, scan->end);
-	scan->p = p < scan->end ? p + 1 : p;
-	return true;
-}
-
-bool pb_scan_member(struct pb_scan *scan, struct pb_span *ret_key, struct pb_span *ret_value)
-{
-	const char *p = skip_blanks(scan->p, scan->end);
-
-	if (p == scan->end)
-		return false;
-	ret_key->p = p;
-	ret_key->end = skip_string(p);
-	scan->p = skip_blanks(ret_key->end, scan->end) + 1;
-	return pb_scan_element(scan, ret_value);
-}
-
-void pb_scan_fields(struct pb_span object, const struct pb_scan_field *fields, size_t n)
-{
-	struct pb_scan scan = pb_scan_object(object);
-	struct pb_span key, value;
-
-	for (size_t i = 0; i < n; i++)
-		*fields[i].value = (struct pb_span){0};
-	while (pb_scan_member(&scan, &key, &value)) {
-		for (size_t i = 0; i < n; i++) {
-			if (!pb_span_is(key, fields[i].name))
-				continue;
-			*fields[i].value = pb_span_type(value) ? value : (struct pb_span){0};
-			break;
-		}
-	}
-}
-
-size_t pb_span_room(struct pb_span string)
-{
-	return (size_t)(string.end - string.p) - 1;
-}
-
-bool pb_span_is(struct pb_span value, const char *text)
-{
-	char plain[256]; /* longer than any name with every character escaped */
-	size_t len = strlen(text);
-
-	if (pb_span_type(value) != '"')
-		return false;
-	if (memchr(value.p, '\\', (size_t)(value.end - value.p)) == NULL)
-		return pb_span_room(value) - 1 == len && memcmp(value.p + 1, text, len) == 0;
-	if (pb_span_room(value) > sizeof(plain))
-		return false;
-	pb_span_text(value, plain);
-	return strcmp(plain, text) == 0;
-}
-
-static unsigned hex4(const char *p)
-{
-	unsigned v = 0;
-
-	for (int i = 0; i < 4; i++) {
-		unsigned char ch = (unsigned char)p[i];
-
-		v = v << 4 | (unsigned)(ch <= '9' ? ch - '0' : (ch | 0x20) - 'a' + 10);
-	}
-	return v;
-}
-
-static char *put_utf8(char *dst, unsigned code)
-{
-	if (code < 0x80) {
-		*dst++ = (char)code;
-	} else if (code < 0x800) {
-		*dst++ = (char)(0xc0 | code >> 6);
-		*dst++ = (char)(0x80 | (code & 0x3f));
-	} else if (code < 0x10000) {
-		*dst++ = (char)(0xe0 | code >> 12);
-		*dst++ = (char)(0x80 | (code >> 6 & 0x3f));
-		*dst++ = (char)(0x80 | (code & 0x3f));
-	} else {
-		*dst++ = (char)(0xf0 | code >> 18);
-		*dst++ = (char)(0x80 | (code >> 12 & 0x3f));
-		*dst++ = (char)(0x80 | (code >> 6 & 0x3f));
-		*dst++ = (char)(0x80 | (code & 0x3f));
-	}
-	return dst;
-}
-
-/* p is behind "\u"; returns how many characters of the text were used. */
-static size_t unescape_u(const char *p, const char *end, unsigned *ret_code)
-{
-	unsigned code = hex4(p);
-
-	*ret_code = code;
-	if (code >= 0xd800 && code < 0xdc00 && end - p >= 10 && p[4] == '\\' && p[5] == 'u') {
-		unsigned low = hex4(p + 6);
-
-		if (low >= 0xdc00 && low < 0xe000) {
-			*ret_code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-			return 10;
-		}
-	}
-	if (code == 0 || (code >= 0xd800 && code < 0xe000))
-		*ret_code = 0xfffd;
-	return 4;
-}
-
-size_t pb_span_text(struct pb_span string, char *dst)
-{
-	static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
-	const char *p = string.p + 1, *end = string.end - 1;
-	char *out = dst;
-
-	while (p < end) {
-		const char *escape = memchr(p, '\\', (size_t)(end - p));
-		size_t run = (size_t)((escape ? escape : end) - p);
-		const char *hit;
-		unsigned code;
-
-		memcpy(out, p, run);
-		out += run;
-		p += run;
-		if (!escape)
-			break;
-		p += 2;
-		if (p[-1] == 'u') {
-			p += unescape_u(p, end, &code);
-			out = put_utf8(out, code);
-			continue;
-		}
-		hit = strchr(from, p[-1]);
-		*out++ = hit ? to[hit - from] : p[-1];
-	}
-	*out = '\0';
-	return (size_t)(out - dst);
-}
-
-int pb_span_int(struct pb_span value, int64_t *ret_number)
-{
-	const char *p = value.p;
-	bool negative;
-	int64_t n = 0;
-
-	if (pb_span_type(value) != '0')
-		return -EINVAL;
-	negative = *p == '-';
-	for (p += negative; p < value.end; p++) {
-		if (*p < '0' || *p > '9')
-			return -EINVAL;
-		if (__builtin_mul_overflow(n, (int64_t)10, &n) ||
-		    __builtin_add_overflow(n, (int64_t)(*p - '0'), &n))
-			return -ERANGE;
-	}
-	*ret_number = negative ? -n : n;
-	return 0;
+	ret_doc->n = 0;
+	ret_doc->all = true;
+	return check(json, len, ret_doc, &ret_doc->root, err);
 }

@@ -29,6 +29,22 @@ struct pb_scan {
 /* Checks that the text is one JSON value; the error names line and column. */
 int pb_scan_check(const char *json, size_t len, struct pb_span *ret_root, struct pb_err *err);
 
+/* More members of the outermost object than this are found by walking it. */
+#define PB_SCAN_MEMBERS 16
+
+/* A checked value. For an object, where its members are: the check comes by them anyway. */
+struct pb_scan_doc {
+	struct pb_span root;
+	bool all; /* every member is below */
+	unsigned n;
+	struct pb_span keys[PB_SCAN_MEMBERS];
+	struct pb_span values[PB_SCAN_MEMBERS];
+};
+
+/* The same check; the result is good as long as the text is. */
+int pb_scan_check_doc(const char *json, size_t len, struct pb_scan_doc *ret_doc,
+		      struct pb_err *err);
+
 /* '{', '[', '"', 't', 'f', '0' for a number, or '\0' for no value. */
 char pb_span_type(struct pb_span value);
 
@@ -37,6 +53,9 @@ struct pb_scan pb_scan_object(struct pb_span object);
 struct pb_scan pb_scan_list(struct pb_span list);
 bool pb_scan_member(struct pb_scan *scan, struct pb_span *ret_key, struct pb_span *ret_value);
 bool pb_scan_element(struct pb_scan *scan, struct pb_span *ret_value);
+
+/* The first quote, backslash or control character of a string's text; any bytes may be asked. */
+const char *pb_scan_plain(const char *p, const char *end);
 
 /* Where to put the value of a member. */
 struct pb_scan_field {
@@ -50,7 +69,16 @@ struct pb_scan_field {
  */
 void pb_scan_fields(struct pb_span object, const struct pb_scan_field *fields, size_t n);
 
-/* True if the value is the string `text`. */
+/* The same for the outermost object. `all` false: only its root is set. */
+void pb_scan_doc_fields(const struct pb_scan_doc *doc, const struct pb_scan_field *fields,
+			size_t n);
+/*
+ * The same for the next element of a list, which is passed over once, not once for its end and
+ * once for its members. False: no more elements. An element that is no object has no members.
+ */
+bool pb_scan_element_fields(struct pb_scan *scan, const struct pb_scan_field *fields, size_t n);
+
+/* True if the value is the string `text`, which has no backslash. */
 bool pb_span_is(struct pb_span value, const char *text);
 /* The most bytes that pb_span_text() can need, NUL included. */
 size_t pb_span_room(struct pb_span string);

@@ -61,20 +61,25 @@ static void head_text(struct pb_span value, char *dst, size_t size)
 	snprintf(dst, size, "%s", text);
 }
 
-void pb_kube_head(struct pb_span root, uint32_t kind, const char *api_version,
+void pb_kube_head(const struct pb_scan_doc *doc, uint32_t kind, const char *api_version,
 		  struct pb_kube_head *ret_head)
 {
-	struct pb_span meta, kind_name, api, ns, name;
-	const struct pb_scan_field fields[] = {{"metadata", &meta},
-					       {"kind", &kind_name},
-					       {"apiVersion", &api}};
+	struct pb_kube_members *m = &ret_head->members;
+	struct pb_span ns, name;
+	const struct pb_scan_field fields[] = {
+		{"kind", &m->kind},	      {"apiVersion", &m->api_version},
+		{"metadata", &m->metadata},   {"spec", &m->spec},
+		{"status", &m->status},	      {"addressType", &m->address_type},
+		{"endpoints", &m->endpoints}, {"ports", &m->ports},
+		{"subsets", &m->subsets},
+	};
 	const struct pb_scan_field names[] = {{"namespace", &ns}, {"name", &name}};
 	const struct pb_kube_type *type = pb_kube_type(kind);
 
-	pb_scan_fields(root, fields, PB_ARRAY_LEN(fields));
-	pb_scan_fields(meta, names, PB_ARRAY_LEN(names));
-	head_text(kind_name, ret_head->kind_name, sizeof(ret_head->kind_name));
-	head_text(api, ret_head->api_version, sizeof(ret_head->api_version));
+	pb_scan_doc_fields(doc, fields, PB_ARRAY_LEN(fields));
+	pb_scan_fields(m->metadata, names, PB_ARRAY_LEN(names));
+	head_text(m->kind, ret_head->kind_name, sizeof(ret_head->kind_name));
+	head_text(m->api_version, ret_head->api_version, sizeof(ret_head->api_version));
 	head_text(ns, ret_head->ns, sizeof(ret_head->ns));
 	head_text(name, ret_head->name, sizeof(ret_head->name));
 	if (type && !ret_head->kind_name[0])
@@ -188,16 +193,12 @@ static void decode_pairs(struct pb_decode *d, struct pb_span object, const char 
 static void decode_meta(struct pb_decode *d, const struct pb_kube_head *head,
 			struct pb_kube_meta *meta)
 {
-	struct pb_span object, ns, name, uid, version, labels, annotations;
-	const struct pb_scan_field roots[] = {{"metadata", &object},
-					      {"spec", &d->spec},
-					      {"status", &d->status}};
+	struct pb_span ns, name, uid, version, labels, annotations;
 	const struct pb_scan_field fields[] = {{"namespace", &ns},  {"name", &name},
 					       {"uid", &uid},	    {"resourceVersion", &version},
 					       {"labels", &labels}, {"annotations", &annotations}};
 
-	pb_scan_fields(d->root, roots, PB_ARRAY_LEN(roots));
-	pb_scan_fields(object, fields, PB_ARRAY_LEN(fields));
+	pb_scan_fields(d->members->metadata, fields, PB_ARRAY_LEN(fields));
 	pb_decode_text(d, name, "metadata.name", &meta->name);
 	if (!head->name[0] || pb_span_room(name) > sizeof(head->name))
 		pb_decode_fail(d, "metadata.name is missing or too long");
@@ -214,11 +215,10 @@ static void decode_meta(struct pb_decode *d, const struct pb_kube_head *head,
 	decode_pairs(d, annotations, "annotations", &meta->annotations, &meta->n_annotations);
 }
 
-static int decode_into(struct pb_decode *d, const struct pb_kube_head *head,
+static int decode_into(struct pb_decode *d, size_t len, const struct pb_kube_head *head,
 		       struct pb_kube_object **ret_object)
 {
 	const struct pb_kube_type *type = pb_kube_type(head->kind);
-	size_t len = (size_t)(d->root.end - d->root.p);
 	struct pb_kube_meta *meta = pb_kube_arena_start(&d->arena, len, type->size);
 
 	if (!meta)
@@ -232,6 +232,7 @@ static int decode_into(struct pb_decode *d, const struct pb_kube_head *head,
 	decode_meta(d, head, meta);
 	if (d->rc == 0)
 		type->fill(d, meta);
+	pb_decode_intern_settle(d);
 	if (d->rc == 0 && d->arena.rc < 0)
 		d->rc = pb_err_set(d->err, d->arena.rc, "%s",
 				   d->arena.rc == -ENOMEM ? "out of memory"
@@ -249,7 +250,10 @@ static int decode_into(struct pb_decode *d, const struct pb_kube_head *head,
 int pb_kube_decode_span(struct pb_span root, const struct pb_kube_head *head,
 			struct pb_kube_object **ret_object, unsigned *ret_warns, struct pb_err *err)
 {
-	struct pb_decode d = {.root = root, .err = err};
+	struct pb_decode d = {.members = &head->members,
+			      .spec = head->members.spec,
+			      .status = head->members.status,
+			      .err = err};
 	int rc;
 
 	if (!head->kind)
@@ -257,7 +261,7 @@ int pb_kube_decode_span(struct pb_span root, const struct pb_kube_head *head,
 				  head->kind_name, head->api_version);
 	d.kind_name = head->kind_name;
 	d.v1beta1 = strcmp(head->api_version, slice_v1beta1) == 0;
-	rc = decode_into(&d, head, ret_object);
+	rc = decode_into(&d, (size_t)(root.end - root.p), head, ret_object);
 	pb_kube_arena_stop(&d.arena);
 	if (ret_warns)
 		*ret_warns = d.warns;
@@ -276,19 +280,19 @@ int pb_kube_decode(const char *json, size_t len, struct pb_kube_meta **ret_objec
 {
 	struct pb_kube_object *object;
 	struct pb_kube_head head;
-	struct pb_span root;
+	struct pb_scan_doc doc;
 	struct pb_err local;
 	int rc;
 
 	if (!err)
 		err = &local;
-	rc = pb_scan_check(json, len, &root, err);
+	rc = pb_scan_check_doc(json, len, &doc, err);
 	if (rc < 0)
 		return rc;
-	if (pb_span_type(root) != '{')
+	if (pb_span_type(doc.root) != '{')
 		return pb_err_set(err, -EINVAL, "not a JSON object");
-	pb_kube_head(root, 0, NULL, &head);
-	rc = pb_kube_decode_span(root, &head, &object, ret_warns, err);
+	pb_kube_head(&doc, 0, NULL, &head);
+	rc = pb_kube_decode_span(doc.root, &head, &object, ret_warns, err);
 	if (rc == 0)
 		*ret_object = pb_kube_object_meta(object);
 	return rc;

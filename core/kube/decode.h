@@ -11,12 +11,30 @@
 
 #include <kube/object.h>
 
+/* The members of an object that any kind reads: one walk finds them all. */
+struct pb_kube_members {
+	struct pb_span metadata, kind, api_version, spec, status;
+	struct pb_span address_type, endpoints, ports; /* of an EndpointSlice */
+	struct pb_span subsets;			       /* of an Endpoints */
+};
+
+/* Strings of the text that were interned for this object; see pb_decode_intern(). */
+#define PB_DECODE_SEEN 64
+
+struct pb_decode_seen {
+	const char *raw; /* in the text, between its quotes; NULL: free */
+	size_t len;
+	const char *interned;
+	uint32_t more; /* references that were handed out and aren't counted yet */
+};
+
 /* What is on the way while one object is decoded. */
 struct pb_decode {
 	struct pb_kube_arena arena;
-	struct pb_span root;
+	const struct pb_kube_members *members;
 	struct pb_span spec;
 	struct pb_span status;
+	struct pb_decode_seen seen[PB_DECODE_SEEN];
 	const char *kind_name;
 	bool v1beta1;
 	unsigned warns;
@@ -46,10 +64,11 @@ struct pb_kube_head {
 	char api_version[64];
 	char ns[254];
 	char name[254];
+	struct pb_kube_members members;
 };
 
-/* `root` was checked. kind 0 and api_version NULL: as the object says, else as given. */
-void pb_kube_head(struct pb_span root, uint32_t kind, const char *api_version,
+/* kind 0 and api_version NULL: as the object says, else as given. */
+void pb_kube_head(const struct pb_scan_doc *doc, uint32_t kind, const char *api_version,
 		  struct pb_kube_head *ret_head);
 
 /*
@@ -83,6 +102,13 @@ void *pb_decode_room(struct pb_decode *d, size_t n, size_t size);
 /* A string of the object: set in *slot, which is in the arena or in a temporary element. */
 void pb_decode_text(struct pb_decode *d, struct pb_span value, const char *field,
 		    const char **slot);
+/*
+ * A string of the object as an interned one with a reference; "" when it is missing. What was
+ * seen in this object before is not looked up again.
+ */
+const char *pb_decode_intern(struct pb_decode *d, struct pb_span value, const char *field);
+/* Counts the references that pb_decode_intern() handed out; before any of them is given back. */
+void pb_decode_intern_settle(struct pb_decode *d);
 bool pb_decode_bool(struct pb_decode *d, struct pb_span value, const char *field, bool fallback);
 /* A number in [min, max]; false: missing, or out of range, which is a warning. */
 bool pb_decode_number(struct pb_decode *d, struct pb_span value, const char *field, int64_t min,

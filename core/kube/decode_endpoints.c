@@ -8,26 +8,6 @@
 #define SERVICE_NAME "kubernetes.io/service-name"
 #define OVER_CAPACITY "endpoints.kubernetes.io/over-capacity"
 
-/* The member's text as an interned string, "" when missing; NULL with an error noted. */
-static const char *intern_span(struct pb_decode *d, struct pb_span value, const char *field)
-{
-	PB_FREE char *large = NULL;
-	const char *interned;
-	char small[256], *text = small;
-
-	if (pb_span_type(value) && pb_span_type(value) != '"')
-		pb_decode_fail(d, "%s is not a string: put it in double quotes", field);
-	if (pb_span_type(value) != '"')
-		return "";
-	if (pb_span_room(value) > sizeof(small))
-		text = large = malloc(pb_span_room(value));
-	interned = text ? pb_kube_intern(text, pb_span_text(value, text)) : NULL;
-	if (interned)
-		return interned;
-	d->arena.rc = -ENOMEM;
-	return "";
-}
-
 /* {"forZones": [{"name": "a"}, ...]} as "a,b". */
 static const char *intern_hints(struct pb_decode *d, struct pb_span hints)
 {
@@ -122,19 +102,24 @@ static const struct pb_slice_port *copy_ports(struct pb_decode *d, struct pb_spa
 	return copy;
 }
 
-/* Strings in the entries are counted by whoever holds the entries: the arena's, or nobody's. */
-static const struct pb_endpoint_entry *
-copy_entries(struct pb_decode *d, const struct pb_endpoint_entry *entries, uint32_t n)
+/* An entry that has its strings joins the others; without room for it they are given back. */
+static bool add_entry(struct pb_decode *d, const struct pb_endpoint_entry *entry,
+		      const struct pb_endpoint_entry **first, uint32_t *n)
 {
 	const struct pb_endpoint_entry *copy =
-		pb_kube_arena_copy(&d->arena, entries, n, sizeof(*entries), NULL);
+		pb_kube_arena_copy(&d->arena, entry, 1, sizeof(*entry), NULL);
 
-	for (uint32_t i = 0; !copy && i < n; i++) {
-		pb_kube_intern_unref(entries[i].node);
-		pb_kube_intern_unref(entries[i].zone);
-		pb_kube_intern_unref(entries[i].hints);
+	if (!copy) {
+		pb_decode_intern_settle(d);
+		pb_kube_intern_unref(entry->node);
+		pb_kube_intern_unref(entry->zone);
+		pb_kube_intern_unref(entry->hints);
+		return false;
 	}
-	return copy;
+	if (!*n)
+		*first = copy;
+	(*n)++;
+	return true;
 }
 
 /* ---- EndpointSlice ---- */
@@ -165,9 +150,35 @@ static bool first_address(struct pb_decode *d, struct pb_span list, uint32_t fam
 	return true;
 }
 
-static bool read_endpoint(struct pb_decode *d, struct pb_span value, uint32_t family,
+static bool read_endpoint(struct pb_decode *d, struct endpoint_spans *s, uint32_t family,
 			  struct pb_endpoint_entry *entry)
 {
+	struct pb_span host, zone;
+	const struct pb_scan_field topology[] = {{"kubernetes.io/hostname", &host},
+						 {"topology.kubernetes.io/zone", &zone}};
+
+	*entry = (struct pb_endpoint_entry){0};
+	if (!first_address(d, s->addresses, family, &entry->addr))
+		return false;
+	if (d->v1beta1) {
+		pb_scan_fields(s->topology, topology, PB_ARRAY_LEN(topology));
+		if (!pb_span_type(s->node))
+			s->node = host;
+		s->zone = zone;
+	}
+	entry->conditions = conditions_of(d, s->conditions);
+	entry->node = pb_decode_intern(d, s->node, "endpoints.nodeName");
+	entry->zone = pb_decode_intern(d, s->zone, "endpoints.zone");
+	entry->hints = intern_hints(d, s->hints);
+	return true;
+}
+
+/* The entries are put where they stay: nothing else takes of the arena meanwhile. */
+static void fill_slice_endpoints(struct pb_decode *d, struct pb_span list,
+				 struct pb_kube_endpointslice *slice)
+{
+	struct pb_scan scan = pb_decode_list(d, list, "endpoints");
+	struct pb_endpoint_entry entry;
 	struct endpoint_spans s;
 	const struct pb_scan_field fields[] = {{"addresses", &s.addresses},
 					       {"conditions", &s.conditions},
@@ -175,61 +186,27 @@ static bool read_endpoint(struct pb_decode *d, struct pb_span value, uint32_t fa
 					       {"zone", &s.zone},
 					       {"hints", &s.hints},
 					       {"topology", &s.topology}};
-	struct pb_span host, zone;
-	const struct pb_scan_field topology[] = {{"kubernetes.io/hostname", &host},
-						 {"topology.kubernetes.io/zone", &zone}};
+	bool room = slice->family != 0;
 
-	pb_scan_fields(value, fields, PB_ARRAY_LEN(fields));
-	if (!first_address(d, s.addresses, family, &entry->addr))
-		return false;
-	if (d->v1beta1) {
-		pb_scan_fields(s.topology, topology, PB_ARRAY_LEN(topology));
-		if (!pb_span_type(s.node))
-			s.node = host;
-		s.zone = zone;
-	}
-	entry->conditions = conditions_of(d, s.conditions);
-	entry->node = intern_span(d, s.node, "endpoints.nodeName");
-	entry->zone = intern_span(d, s.zone, "endpoints.zone");
-	entry->hints = intern_hints(d, s.hints);
-	return true;
-}
-
-static void fill_slice_endpoints(struct pb_decode *d, struct pb_span list,
-				 struct pb_kube_endpointslice *slice)
-{
-	struct pb_scan scan = pb_decode_list(d, list, "endpoints");
-	PB_FREE struct pb_endpoint_entry *entries = NULL;
-	struct pb_span value;
-	uint32_t n = 0;
-
-	if (slice->family == 0)
-		return;
-	entries = pb_decode_room(d, pb_decode_count(list), sizeof(*entries));
-	while (entries && pb_scan_element(&scan, &value))
-		n += read_endpoint(d, value, slice->family, &entries[n]);
-	slice->endpoints = copy_entries(d, entries, n);
-	slice->n_endpoints = slice->endpoints ? n : 0;
+	while (room && pb_scan_element_fields(&scan, fields, PB_ARRAY_LEN(fields)))
+		if (read_endpoint(d, &s, slice->family, &entry))
+			room = add_entry(d, &entry, &slice->endpoints, &slice->n_endpoints);
 	pb_kube_arena_slot(&d->arena, &slice->endpoints);
 }
 
 void pb_kube_fill_endpointslice(struct pb_decode *d, struct pb_kube_meta *object)
 {
 	struct pb_kube_endpointslice *slice = (struct pb_kube_endpointslice *)object;
-	struct pb_span type, endpoints, ports;
-	const struct pb_scan_field fields[] = {{"addressType", &type},
-					       {"endpoints", &endpoints},
-					       {"ports", &ports}};
+	struct pb_span type = d->members->address_type;
 
-	pb_scan_fields(d->root, fields, PB_ARRAY_LEN(fields));
 	slice->service = pb_decode_label(object, SERVICE_NAME);
 	pb_kube_arena_slot(&d->arena, &slice->service);
 	slice->family = pb_span_is(type, "IPv4") ? 4 : pb_span_is(type, "IPv6") ? 6 : 0;
 	if (!pb_span_type(type))
 		pb_decode_fail(d, "addressType is missing: IPv4, IPv6 or FQDN");
-	slice->ports = copy_ports(d, ports, &slice->n_ports);
+	slice->ports = copy_ports(d, d->members->ports, &slice->n_ports);
 	pb_kube_arena_slot(&d->arena, &slice->ports);
-	fill_slice_endpoints(d, endpoints, slice);
+	fill_slice_endpoints(d, d->members->endpoints, slice);
 }
 
 /* ---- Endpoints ---- */
@@ -242,10 +219,11 @@ static bool read_address(struct pb_decode *d, struct pb_span value, struct pb_en
 	struct pb_kube_addr addr;
 
 	pb_scan_fields(value, fields, PB_ARRAY_LEN(fields));
+	*entry = (struct pb_endpoint_entry){0};
 	if (!pb_decode_addr(d, ip, "subsets.addresses.ip", &addr))
 		return false;
 	entry->addr = addr.addr;
-	entry->node = intern_span(d, node, "subsets.addresses.nodeName");
+	entry->node = pb_decode_intern(d, node, "subsets.addresses.nodeName");
 	entry->zone = "";
 	entry->hints = "";
 	entry->conditions = PB_ENDPOINT_READY | PB_ENDPOINT_SERVING;
@@ -257,17 +235,15 @@ static void read_addresses(struct pb_decode *d, struct pb_span list,
 			   struct pb_endpoints_subset *subset)
 {
 	struct pb_scan scan = pb_decode_list(d, list, "subsets.addresses");
-	size_t room = pb_decode_count(list);
-	PB_FREE struct pb_endpoint_entry *entries = pb_decode_room(d, room, sizeof(*entries));
-	PB_FREE uint8_t *families = pb_decode_room(d, room, 1);
+	PB_FREE uint8_t *families = pb_decode_room(d, pb_decode_count(list), 1);
+	struct pb_endpoint_entry entry;
 	struct pb_span value;
-	uint32_t n = 0;
+	bool room = families;
 
-	while (entries && families && pb_scan_element(&scan, &value))
-		n += read_address(d, value, &entries[n], &families[n]);
-	subset->families = pb_kube_arena_copy(&d->arena, families, n, 1, NULL);
-	subset->endpoints = copy_entries(d, entries, n);
-	subset->n_endpoints = subset->endpoints ? n : 0;
+	while (room && pb_scan_element(&scan, &value))
+		if (read_address(d, value, &entry, &families[subset->n_endpoints]))
+			room = add_entry(d, &entry, &subset->endpoints, &subset->n_endpoints);
+	subset->families = pb_kube_arena_copy(&d->arena, families, subset->n_endpoints, 1, NULL);
 }
 
 /* A subset without an address or without a port leads nowhere and is left out. */
@@ -292,12 +268,10 @@ void pb_kube_fill_endpoints(struct pb_decode *d, struct pb_kube_meta *object)
 				    offsetof(struct pb_endpoints_subset, families), -1};
 	struct pb_kube_endpoints *endpoints = (struct pb_kube_endpoints *)object;
 	PB_FREE struct pb_endpoints_subset *subsets = NULL;
-	struct pb_span list, value;
-	const struct pb_scan_field fields[] = {{"subsets", &list}};
+	struct pb_span list = d->members->subsets, value;
 	struct pb_scan scan;
 	uint32_t n = 0;
 
-	pb_scan_fields(d->root, fields, PB_ARRAY_LEN(fields));
 	scan = pb_decode_list(d, list, "subsets");
 	subsets = pb_decode_room(d, pb_decode_count(list), sizeof(*subsets));
 	while (subsets && pb_scan_element(&scan, &value))
@@ -305,6 +279,7 @@ void pb_kube_fill_endpoints(struct pb_decode *d, struct pb_kube_meta *object)
 	endpoints->subsets = pb_kube_arena_copy(&d->arena, subsets, n, sizeof(*subsets), slots);
 	endpoints->n_subsets = endpoints->subsets ? n : 0;
 	pb_kube_arena_slot(&d->arena, &endpoints->subsets);
+	pb_decode_intern_settle(d);
 	for (uint32_t i = 0; !endpoints->subsets && i < n; i++)
 		for (uint32_t j = 0; j < subsets[i].n_endpoints; j++)
 			pb_kube_intern_unref(subsets[i].endpoints[j].node);

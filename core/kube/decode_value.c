@@ -44,6 +44,64 @@ void pb_decode_text(struct pb_decode *d, struct pb_span value, const char *field
 		pb_kube_arena_slot(&d->arena, slot);
 }
 
+/* Where a text would be among those seen: names that differ, differ at their ends. */
+static struct pb_decode_seen *seen_at(struct pb_decode *d, const char *raw, size_t len)
+{
+	uint64_t tail = len;
+
+	memcpy(&tail, len < 8 ? raw : raw + len - 8, len < 8 ? len : 8);
+	return &d->seen[((tail ^ len) * 0x9e3779b97f4a7c15ULL >> 32) % PB_DECODE_SEEN];
+}
+
+static void seen_settle(struct pb_decode_seen *seen)
+{
+	if (seen->more)
+		pb_kube_intern_ref(seen->interned, seen->more);
+	seen->more = 0;
+}
+
+void pb_decode_intern_settle(struct pb_decode *d)
+{
+	for (size_t i = 0; i < PB_DECODE_SEEN; i++)
+		seen_settle(&d->seen[i]);
+}
+
+static const char *intern_new(struct pb_decode *d, struct pb_span value)
+{
+	PB_FREE char *large = NULL;
+	const char *interned;
+	char small[256], *text = small;
+
+	if (pb_span_room(value) > sizeof(small))
+		text = large = malloc(pb_span_room(value));
+	interned = text ? pb_kube_intern(text, pb_span_text(value, text)) : NULL;
+	if (!interned)
+		d->arena.rc = -ENOMEM;
+	return interned ? interned : "";
+}
+
+const char *pb_decode_intern(struct pb_decode *d, struct pb_span value, const char *field)
+{
+	struct pb_decode_seen *seen;
+	const char *raw;
+	size_t len;
+
+	if (pb_span_type(value) && pb_span_type(value) != '"')
+		pb_decode_fail(d, "%s is not a string: put it in double quotes", field);
+	if (pb_span_type(value) != '"')
+		return "";
+	raw = value.p + 1;
+	len = pb_span_room(value) - 1;
+	seen = seen_at(d, raw, len);
+	if (seen->raw && seen->len == len && memcmp(seen->raw, raw, len) == 0) {
+		seen->more++;
+		return seen->interned;
+	}
+	seen_settle(seen);
+	*seen = (struct pb_decode_seen){raw, len, intern_new(d, value), 0};
+	return seen->interned;
+}
+
 bool pb_decode_bool(struct pb_decode *d, struct pb_span value, const char *field, bool fallback)
 {
 	char type = pb_span_type(value);
@@ -117,12 +175,42 @@ static bool short_text(struct pb_decode *d, struct pb_span value, const char *fi
 	return false;
 }
 
+/*
+ * What most addresses are: four numbers without leading zeros. Takes exactly what inet_pton()
+ * takes; anything else goes the long way and gets its reason there.
+ */
+static bool is_plain_ipv4(struct pb_span value, struct pb_kube_addr *ret_addr)
+{
+	const char *p, *end;
+
+	if (pb_span_type(value) != '"')
+		return false;
+	p = value.p + 1;
+	end = value.end - 1;
+	*ret_addr = (struct pb_kube_addr){.family = 4};
+	for (unsigned i = 0; i < 4; i++) {
+		const char *from = p;
+		unsigned number = 0;
+
+		for (; p < end && *p >= '0' && *p <= '9' && p - from < 3; p++)
+			number = number * 10 + (unsigned)(*p - '0');
+		if (p == from || number > 255 || (*from == '0' && p - from > 1))
+			return false;
+		ret_addr->addr.bytes[i] = (unsigned char)number;
+		if (i < 3 && (p == end || *p++ != '.'))
+			return false;
+	}
+	return p == end;
+}
+
 bool pb_decode_addr(struct pb_decode *d, struct pb_span value, const char *field,
 		    struct pb_kube_addr *ret_addr)
 {
 	const char *why;
 	char text[64];
 
+	if (is_plain_ipv4(value, ret_addr))
+		return true;
 	if (!short_text(d, value, field, text, sizeof(text)))
 		return false;
 	why = addr_parse(text, ret_addr);

@@ -54,27 +54,42 @@ const char *pb_kube_intern(const char *text, size_t len)
 	return string ? string->text : NULL;
 }
 
-void pb_kube_intern_ref(const char *interned)
+void pb_kube_intern_ref(const char *interned, uint32_t more)
 {
 	if (!*interned)
 		return;
 	pthread_mutex_lock(&pool_lock);
-	interned_of(interned)->refs++;
+	interned_of(interned)->refs += more;
 	pthread_mutex_unlock(&pool_lock);
 }
 
-void pb_kube_intern_unref(const char *interned)
+void pb_kube_intern_lock(void)
+{
+	pthread_mutex_lock(&pool_lock);
+}
+
+void pb_kube_intern_unlock(void)
+{
+	pthread_mutex_unlock(&pool_lock);
+}
+
+void pb_kube_intern_drop(const char *interned)
 {
 	struct interned *string;
 
 	if (!*interned)
 		return;
 	string = interned_of(interned);
+	if (--string->refs)
+		return;
+	HASH_DEL(pool, string);
+	free(string);
+}
+
+void pb_kube_intern_unref(const char *interned)
+{
 	pthread_mutex_lock(&pool_lock);
-	if (--string->refs == 0) {
-		HASH_DEL(pool, string);
-		free(string);
-	}
+	pb_kube_intern_drop(interned);
 	pthread_mutex_unlock(&pool_lock);
 }
 

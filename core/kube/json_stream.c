@@ -6,6 +6,7 @@
 #include <kube/json_stream.h>
 
 #include <base/json.h>
+#include <base/scan.h>
 
 /* Deeper than any object the API server accepts (its own limit is 10000 for its decoder). */
 #define DEPTH_MAX 10000
@@ -61,49 +62,45 @@ static int scan_first(struct scan *s, char c)
 	}
 }
 
-/* Between strings inside an object or array; only quotes and brackets matter. */
-static size_t scan_nest(struct scan *s, const char *p, size_t n, int *ret_done)
+/* Inside a string: up to its end, to an escape, or to the end of the text. */
+static size_t scan_string(struct scan *s, const char *p, size_t n)
 {
-	for (size_t i = 0; i < n; i++) {
-		switch (p[i]) {
-		case '"':
-			s->mode = SCAN_STRING;
-			return i + 1;
-		case '{':
-		case '[':
-			if (++s->depth > DEPTH_MAX) {
-				*ret_done = -EPROTO;
-				return i;
-			}
+	size_t i = 0;
+
+	while ((i = (size_t)(pb_scan_plain(p + i, p + n) - p)) < n) {
+		s->mode = p[i] == '"' ? SCAN_NEST : p[i] == '\\' ? SCAN_ESCAPE : SCAN_STRING;
+		i++;
+		if (s->mode != SCAN_STRING)
 			break;
-		case '}':
-		case ']':
-			if (--s->depth == 0) {
-				*ret_done = 1;
-				return i + 1;
-			}
-			break;
-		default:
-			break;
-		}
 	}
-	return n;
+	return i;
 }
 
-static size_t scan_string(struct scan *s, const char *p, size_t n, int *ret_done)
+/* Inside an object or array; only strings and brackets, which differ from braces in one bit. */
+static size_t scan_nest(struct scan *s, const char *p, size_t n, int *ret_done)
 {
-	for (size_t i = 0; i < n; i++) {
-		if (p[i] == '\\') {
-			s->mode = SCAN_ESCAPE;
-			return i + 1;
+	size_t i = 0;
+
+	while (i < n && s->mode == SCAN_NEST) {
+		char c = p[i];
+
+		if (c == '"') {
+			s->mode = SCAN_STRING;
+			i++;
+			i += scan_string(s, p + i, n - i);
+			continue;
 		}
-		if (p[i] == '"') {
-			s->mode = SCAN_NEST;
-			*ret_done = s->depth == 0;
-			return i + 1;
+		if ((c | 0x20) == '{' && ++s->depth > DEPTH_MAX) {
+			*ret_done = -EPROTO;
+			return i;
+		}
+		i++;
+		if ((c | 0x20) == '}' && --s->depth == 0) {
+			*ret_done = 1;
+			return i;
 		}
 	}
-	return n;
+	return i;
 }
 
 static size_t scan_scalar(const char *p, size_t n, int *ret_done)
@@ -137,7 +134,8 @@ static size_t scan_value(struct scan *s, const char *p, size_t n, int *ret_done)
 			i += scan_nest(s, p + i, n - i, ret_done);
 			break;
 		case SCAN_STRING:
-			i += scan_string(s, p + i, n - i, ret_done);
+			i += scan_string(s, p + i, n - i);
+			*ret_done = s->mode == SCAN_NEST && s->depth == 0;
 			break;
 		case SCAN_ESCAPE:
 			s->mode = SCAN_STRING;

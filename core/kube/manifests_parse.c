@@ -53,12 +53,13 @@ static struct pb_manifest_object *object_add(struct pb_manifest_file *file)
 static int parse_object(struct parse *p, struct pb_span value, const char *list_kind,
 			const char *list_api, struct pb_err *err)
 {
+	const struct pb_scan_doc doc = {.root = value};
 	struct pb_manifest_object *object;
 	struct pb_kube_head head;
 	struct pb_err why = {0};
 	unsigned warns = 0;
 
-	pb_kube_head(value, pb_kube_kind_find(list_api, list_kind), list_api, &head);
+	pb_kube_head(&doc, pb_kube_kind_find(list_api, list_kind), list_api, &head);
 	if (pb_span_type(value) != '{' || !head.kind_name[0] || !head.api_version[0])
 		return pb_err_set(err, -EINVAL,
 				  "line %u: not a Kubernetes object: it has no kind or no "

@@ -26,6 +26,8 @@ struct pb_kube_meta *pb_kube_object_meta(struct pb_kube_object *object);
 /* The arena's product starts with one reference. unref(NULL) is fine. */
 struct pb_kube_object *pb_kube_object_ref(struct pb_kube_object *object);
 void pb_kube_object_unref(struct pb_kube_object *object);
+/* True if both say the same. */
+bool pb_kube_object_same(const struct pb_kube_object *a, const struct pb_kube_object *b);
 /* Gives back the interned strings of an object that never was finished. */
 void pb_kube_release_strings(const struct pb_kube_meta *meta);
 
@@ -33,8 +35,12 @@ void pb_kube_release_strings(const struct pb_kube_meta *meta);
 
 /* A string with one reference more; "" is never counted. NULL without memory. */
 const char *pb_kube_intern(const char *text, size_t len);
-void pb_kube_intern_ref(const char *interned);
+void pb_kube_intern_ref(const char *interned, uint32_t more);
 void pb_kube_intern_unref(const char *interned);
+/* unref() for many: drop() between lock() and unlock(), nothing else of the pool meanwhile. */
+void pb_kube_intern_lock(void);
+void pb_kube_intern_drop(const char *interned);
+void pb_kube_intern_unlock(void);
 /* How many strings the pool holds. */
 size_t pb_kube_intern_count(void);
 

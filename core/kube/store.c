@@ -72,11 +72,6 @@ void pb_kube_store_settle(struct pb_kube_store *store, struct pb_kube_entry *ent
 	free(entry);
 }
 
-static bool is_same(const struct pb_kube_object *a, const struct pb_kube_object *b)
-{
-	return a->digest == b->digest && a->len == b->len;
-}
-
 void pb_kube_store_put(struct pb_kube *kube, struct pb_kube_object *object)
 {
 	const struct pb_kube_meta *meta = pb_kube_object_meta(object);
@@ -97,7 +92,7 @@ void pb_kube_store_put(struct pb_kube *kube, struct pb_kube_object *object)
 		return;
 	}
 	entry->listed = store->list;
-	if (entry->object && is_same(entry->object, object)) {
+	if (entry->object && pb_kube_object_same(entry->object, object)) {
 		pb_kube_object_unref(object);
 		return;
 	}
@@ -155,18 +150,18 @@ static int decode(uint32_t kind, const char *api_version, const char *json, size
 		  struct pb_kube_object **ret_object, unsigned *ret_warns, struct pb_err *err)
 {
 	struct pb_kube_head head;
-	struct pb_span root;
-	int rc = pb_scan_check(json, len, &root, err);
+	struct pb_scan_doc doc;
+	int rc = pb_scan_check_doc(json, len, &doc, err);
 
 	if (rc < 0)
 		return pb_err_prefix(err, "%s", pb_kube_type(kind)->name);
-	if (pb_span_type(root) != '{')
+	if (pb_span_type(doc.root) != '{')
 		return pb_err_set(err, -EINVAL, "%s: not a JSON object", pb_kube_type(kind)->name);
-	pb_kube_head(root, kind, api_version, &head);
+	pb_kube_head(&doc, kind, api_version, &head);
 	if (head.kind && head.kind != kind)
 		return pb_err_set(err, -EINVAL, "%s %s/%s: where a %s was expected", head.kind_name,
 				  head.ns, head.name, pb_kube_type(kind)->name);
-	return pb_kube_decode_span(root, &head, ret_object, ret_warns, err);
+	return pb_kube_decode_span(doc.root, &head, ret_object, ret_warns, err);
 }
 
 /* The object that can't be decoded is in the list all the same: its last good state stays. */
@@ -174,12 +169,12 @@ static void keep_listed(struct pb_kube_store *store, uint32_t kind, const char *
 {
 	struct pb_kube_entry *entry;
 	struct pb_kube_head head;
-	struct pb_span root;
+	struct pb_scan_doc doc;
 	char key[512];
 
-	if (pb_scan_check(json, len, &root, NULL) < 0)
+	if (pb_scan_check_doc(json, len, &doc, NULL) < 0)
 		return;
-	pb_kube_head(root, kind, NULL, &head);
+	pb_kube_head(&doc, kind, NULL, &head);
 	entry = entry_find(store, key, entry_key(key, sizeof(key), head.ns, head.name));
 	if (entry)
 		entry->listed = store->list;

@@ -122,18 +122,18 @@ static void read_object(const struct pb_kube_meta *meta)
 	}
 }
 
-static void decode_as(struct pb_span root, uint32_t kind)
+static void decode_as(const struct pb_scan_doc *doc, uint32_t kind)
 {
 	struct pb_kube_object *object, *again;
 	struct pb_kube_head head;
 	struct pb_err err;
 	unsigned warns;
 
-	pb_kube_head(root, kind, NULL, &head);
-	if (!head.kind || pb_kube_decode_span(root, &head, &object, &warns, &err) < 0)
+	pb_kube_head(doc, kind, NULL, &head);
+	if (!head.kind || pb_kube_decode_span(doc->root, &head, &object, &warns, &err) < 0)
 		return;
 	read_object(pb_kube_object_meta(object));
-	if (pb_kube_decode_span(root, &head, &again, NULL, &err) < 0 ||
+	if (pb_kube_decode_span(doc->root, &head, &again, NULL, &err) < 0 ||
 	    again->digest != object->digest || again->len != object->len)
 		abort();
 	pb_kube_object_unref(object);
@@ -143,14 +143,14 @@ static void decode_as(struct pb_span root, uint32_t kind)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pb_kube_meta *object;
-	struct pb_span root;
+	struct pb_scan_doc doc;
 	struct pb_err err;
 
 	if (pb_kube_decode((const char *)data, size, &object, NULL, &err) == 0)
 		pb_kube_object_free(object);
-	if (pb_scan_check((const char *)data, size, &root, &err) == 0)
+	if (pb_scan_check_doc((const char *)data, size, &doc, &err) == 0)
 		for (uint32_t kind = 0; kind <= PB_KUBE_NAMESPACE; kind++)
-			decode_as(root, kind);
+			decode_as(&doc, kind);
 	if (pb_kube_intern_count() != 0)
 		abort();
 	return 0;

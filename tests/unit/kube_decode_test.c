@@ -446,3 +446,67 @@ Test(kube_decode, an_endpoint_costs_at_most_64_bytes)
 	cr_assert_leq(pb_kube_object_of(meta)->len, 64 * 1000);
 	pb_kube_object_free(meta);
 }
+
+/* Strings are passed eight bytes at a time; an escape must be seen wherever it stands. */
+Test(kube_decode, an_escape_is_seen_at_every_place_of_a_string)
+{
+	for (size_t len = 1; len < 40; len++) {
+		for (size_t at = 0; at < len; at++) {
+			char before[48] = "", after[48] = "", expected[48];
+			PB_FREE char *json = NULL;
+			struct pb_kube_meta *meta;
+
+			memset(before, 'x', at);
+			memset(after, 'y', len - at - 1);
+			snprintf(expected, sizeof(expected), "%s\"%s", before, after);
+			json = pb_sprintf(SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.1\"],"
+						"\"nodeName\":\"%s\\\"%s\"}]"),
+					  before, after);
+			meta = decode(json, NULL);
+			cr_assert_str_eq(slice_of(meta)->endpoints[0].node, expected);
+			pb_kube_object_free(meta);
+		}
+	}
+}
+
+/* The check notes where the first members are; those behind them are found all the same. */
+Test(kube_decode, an_object_may_have_any_number_of_members)
+{
+	for (unsigned n = 0; n < 40; n++) {
+		PB_BUF_FREE struct pb_buf json = {0};
+		struct pb_kube_meta *meta;
+
+		pb_buf_printf(&json, "{");
+		for (unsigned i = 0; i < n; i++)
+			pb_buf_printf(&json, "\"m%u\":{\"kind\":\"Pod\"},", i);
+		pb_buf_printf(&json, "%s",
+			      SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.1\"]},7]") + 1);
+		meta = decode(json.data, NULL);
+		cr_assert_eq(slice_of(meta)->n_endpoints, 1, "behind %u members", n);
+		pb_kube_object_free(meta);
+	}
+}
+
+Test(kube_decode, equal_text_makes_equal_objects_and_no_other_does)
+{
+	static const char *const texts[] = {
+		SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.1\"],\"nodeName\":\"a\"}]"),
+		SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.1\"],\"nodeName\":\"b\"}]"),
+		SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.2\"],\"nodeName\":\"a\"}]"),
+		SLICE("\"ports\":[{\"name\":\"a\"}]"),
+		SLICE("\"ports\":[{\"name\":\"b\"}]"),
+	};
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(texts); i++) {
+		for (size_t j = 0; j < PB_ARRAY_LEN(texts); j++) {
+			struct pb_kube_meta *a = decode(texts[i], NULL),
+					    *b = decode(texts[j], NULL);
+
+			cr_assert_eq(pb_kube_object_same(pb_kube_object_of(a),
+							 pb_kube_object_of(b)),
+				     i == j, "%zu and %zu", i, j);
+			pb_kube_object_free(a);
+			pb_kube_object_free(b);
+		}
+	}
+}
