@@ -93,6 +93,7 @@ int pb_dp_map_next(struct pb_map *map, const void *key, void *ret_key);
 int pb_dp_map_update_batch(struct pb_map *map, const void *keys, const void *values, uint32_t n,
 			   uint64_t flags, uint32_t *ret_done);
 int pb_dp_map_delete_batch(struct pb_map *map, const void *keys, uint32_t n, uint32_t *ret_done);
+int pb_dp_map_memory(struct pb_map *map, void **ret_memory, size_t *ret_len);
 
 /* ---- chains ---- */
 

@@ -162,6 +162,16 @@ int pb_dp_map_next(struct pb_map *map, const void *key, void *ret_key)
 	return map->info.fd < 0 ? -ENXIO : bpf_map_get_next_key(map->info.fd, key, ret_key);
 }
 
+int pb_dp_map_memory(struct pb_map *map, void **ret_memory, size_t *ret_len)
+{
+	int rc = map->info.fd < 0 ? -ENXIO : pb_reg_memory(map->reg, ret_memory, ret_len);
+
+	/* What is stored from now on can't be seen, so the map counts as filled. */
+	if (rc == 0)
+		pb_reg_commit(map->reg);
+	return rc;
+}
+
 /* The kernel leaves the count alone when it refuses a batch as a whole. */
 static uint32_t really_done(int rc, uint32_t done, uint32_t n)
 {

@@ -9,6 +9,7 @@
 #include <datapath/layout.h>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 
 #include <base/log.h>
 
@@ -16,6 +17,8 @@ static struct pb_reg_map *reg_free(struct pb_reg_map *map)
 {
 	if (!map)
 		return NULL;
+	if (map->memory)
+		munmap(map->memory, map->memory_len);
 	if (map->fd >= 0)
 		close(map->fd);
 	free(map->plugin);
@@ -370,6 +373,41 @@ struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map)
 	small = map->grown_from;
 	reg_free(map);
 	return pb_reg_put(dp, small);
+}
+
+/* With dp->lock held. */
+static int reg_map_memory(struct pb_reg_map *map)
+{
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+	int rc = bpf_obj_get_info_by_fd(map->fd, &info, &len);
+	size_t size = (size_t)info.max_entries * ((info.value_size + 7UL) & ~7UL);
+	void *memory;
+
+	if (rc < 0)
+		return rc;
+	if (info.type != BPF_MAP_TYPE_ARRAY || !(info.map_flags & BPF_F_MMAPABLE))
+		return -EOPNOTSUPP;
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, map->fd, 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	map->memory = memory;
+	map->memory_len = size;
+	return 0;
+}
+
+int pb_reg_memory(struct pb_reg_map *map, void **ret_memory, size_t *ret_len)
+{
+	int rc;
+
+	uv_mutex_lock(&map->dp->lock);
+	rc = map->memory ? 0 : reg_map_memory(map);
+	if (rc == 0) {
+		*ret_memory = map->memory;
+		*ret_len = map->memory_len;
+	}
+	uv_mutex_unlock(&map->dp->lock);
+	return rc;
 }
 
 void pb_reg_commit(struct pb_reg_map *map)

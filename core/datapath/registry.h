@@ -2,10 +2,10 @@
 /*
  * Maps by plugin, name and schema, and the handles that plugins hold.
  *
- * Owns the fds and pins of all maps. A persistent map is opened once per process, shared by all
- * generations of its plugin and pinned at <bpffs>/plugins/<plugin>/<map>_v<schema> (core maps:
- * <bpffs>/core/<map>_v1). A map made for a generation that never went live is unpinned again,
- * so that a layout that was only tried never stands in the way of its correction.
+ * Owns the fds, pins and mapped memory of all maps. A persistent map is opened once per process,
+ * shared by all generations of its plugin and pinned at <bpffs>/plugins/<plugin>/<map>_v<schema>
+ * (core maps: <bpffs>/core/<map>_v1). A map made for a generation that never went live is unpinned
+ * again, so that a layout that was only tried never stands in the way of its correction.
  *
  * A map whose size is the admin's (pb_map_opts.max_entries) may grow: a larger one gets a copy of
  * the entries and is pinned beside the map that is in use; going live it takes over its pin.
@@ -33,6 +33,8 @@ struct pb_reg_map {
 	bool adopted;	   /* the pin is older than this process */
 	bool outgrown;	   /* the pin belongs to a larger map now */
 	atomic_bool fresh; /* made for a generation that isn't live yet */
+	void *memory;	   /* of an array that can be mapped, once somebody asked */
+	size_t memory_len;
 	/* Both until it is live: where it is pinned, and whose pin it will take over. */
 	char *pin_beside;
 	struct pb_reg_map *grown_from;
@@ -79,6 +81,11 @@ struct pb_reg_map *pb_reg_get(struct pb_dp *dp, const char *plugin, const char *
 struct pb_reg_map *pb_reg_ref(struct pb_dp *dp, struct pb_reg_map *map);
 /* Drops a reference; NULL is fine. Returns NULL. */
 struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map);
+/*
+ * The memory of an array with BPF_F_MMAPABLE, mapped until the last reference is dropped. Any
+ * thread. -EOPNOTSUPP: another kind of map.
+ */
+int pb_reg_memory(struct pb_reg_map *map, void **ret_memory, size_t *ret_len);
 /* The map is in use: its pin stays. Any thread. */
 void pb_reg_commit(struct pb_reg_map *map);
 void pb_reg_set_flags(struct pb_dp *dp, struct pb_reg_map *map, uint32_t flags);

@@ -154,6 +154,7 @@ void pb_gen_free(struct pb_generation *gen)
 		return;
 	pb_host_loop_free(gen);
 	pb_host_kube_free(gen);
+	pb_host_cidr_free(gen);
 	pb_topic_subs_free(gen);
 	pb_host_pending_free(gen);
 	pb_host_events_free(gen);

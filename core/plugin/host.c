@@ -12,6 +12,28 @@ int pb_host_wrong_step(struct pb_generation *gen, const char *function, const ch
 	return pb_err_set(&gen->fail, -EPERM, "%s may be called %s", function, steps);
 }
 
+static bool all_zero(const char *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (bytes[i])
+			return false;
+	}
+	return true;
+}
+
+int pb_host_opts(void *ret_opts, size_t len, size_t len_1_0, const void *opts)
+{
+	uint32_t size = 0; /* every options structure starts with its size */
+
+	if (opts)
+		memcpy(&size, opts, sizeof(size));
+	if (size < len_1_0 || (size > len && !all_zero((const char *)opts + len, size - len)))
+		return -EINVAL;
+	memset(ret_opts, 0, len);
+	memcpy(ret_opts, opts, size < len ? size : len);
+	return 0;
+}
+
 static void PB_PRINTF(3, 4) host_log(struct pb_ctx *ctx, uint32_t level, const char *fmt, ...)
 {
 	struct pb_generation *gen = pb_gen(ctx);
@@ -83,4 +105,9 @@ const struct pb_host pb_host_table = {
 	.command = pb_host_command,
 	.buf_append = pb_buf_append,
 	.now_ns = pb_now_ns,
+	.kube_watch_open = pb_host_kube_open,
+	.kube_watch_close = pb_host_kube_close,
+	.map_memory = pb_dp_map_memory,
+	.cidr_hold = pb_host_cidr_hold,
+	.cidr_release = pb_host_cidr_release,
 };

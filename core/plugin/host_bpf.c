@@ -7,6 +7,15 @@
  */
 #include <plugin/private.h>
 
+/* Bytes of the options in ABI 1.0; never change. */
+#define OBJECT_SIZE_1_0 40
+#define MAP_OPTS_SIZE_1_0 24
+#define SLOT_SIZE_1_0 56
+
+static_assert(sizeof(struct pb_bpf_object) >= OBJECT_SIZE_1_0, "options only grow");
+static_assert(sizeof(struct pb_map_opts) >= MAP_OPTS_SIZE_1_0, "options only grow");
+static_assert(sizeof(struct pb_slot) >= SLOT_SIZE_1_0, "options only grow");
+
 static struct pb_host_object *object_find(struct pb_generation *gen, const char *name)
 {
 	struct pb_host_object *o;
@@ -33,42 +42,59 @@ static int object_add(struct pb_generation *gen, const char *name, struct pb_dp_
 	return 0;
 }
 
-static int object_check(struct pb_generation *gen, const struct pb_bpf_object *opts)
+/* Elements lie as far apart as the plugin's compiler saw them. */
+static int map_opts_check(struct pb_generation *gen, const struct pb_bpf_object *o)
 {
-	if (!opts || opts->size < sizeof(*opts) || !opts->name || !*opts->name || !opts->elf ||
-	    opts->elf_len == 0 || (opts->n_maps && !opts->maps))
-		return pb_err_set(&gen->fail, -EINVAL,
-				  "bpf_object(): size, name and ELF bytes must be given");
-	for (uint32_t i = 0; i < opts->n_maps; i++) {
-		const struct pb_map_opts *mo = &opts->maps[i];
+	const char *at = (const char *)o->maps;
 
-		if (!mo->name || (mo->flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED)))
+	for (uint32_t i = 0; i < o->n_maps; i++) {
+		struct pb_map_opts mo;
+
+		if (pb_host_opts(&mo, sizeof(mo), MAP_OPTS_SIZE_1_0, at) < 0 || !mo.name)
+			return pb_err_set(&gen->fail, -EINVAL,
+					  "bpf_object(): %s: every struct pb_map_opts needs its "
+					  "size and a name",
+					  o->name);
+		if (mo.flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED))
 			return pb_err_set(&gen->fail, -EINVAL,
 					  "bpf_object(): %s: map %s: unknown bits in flags %#x",
-					  opts->name, mo->name ? mo->name : "without a name",
-					  mo->flags);
+					  o->name, mo.name, mo.flags);
+		at += mo.size;
 	}
 	return 0;
+}
+
+static int object_check(struct pb_generation *gen, const struct pb_bpf_object *opts,
+			struct pb_bpf_object *ret_object)
+{
+	struct pb_bpf_object *o = ret_object;
+
+	if (pb_host_opts(o, sizeof(*o), OBJECT_SIZE_1_0, opts) < 0 || !o->name || !*o->name ||
+	    !o->elf || o->elf_len == 0 || (o->n_maps && !o->maps))
+		return pb_err_set(&gen->fail, -EINVAL,
+				  "bpf_object(): size, name and ELF bytes must be given");
+	if (object_find(gen, o->name))
+		return pb_err_set(&gen->fail, -EEXIST, "bpf_object(): %s is registered already",
+				  o->name);
+	return map_opts_check(gen, o);
 }
 
 int pb_host_bpf_object(struct pb_ctx *ctx, const struct pb_bpf_object *opts)
 {
 	struct pb_generation *gen = pb_gen(ctx);
 	struct pb_dp_object *dp = NULL;
+	struct pb_bpf_object o;
 	int rc;
 
 	if (gen->state != PB_GEN_PREPARING)
 		return pb_host_wrong_step(gen, "bpf_object()", "in prepare() only");
-	rc = object_check(gen, opts);
+	rc = object_check(gen, opts, &o);
 	if (rc < 0)
 		return rc;
-	if (object_find(gen, opts->name))
-		return pb_err_set(&gen->fail, -EEXIST, "bpf_object(): %s is registered already",
-				  opts->name);
-	rc = pb_dp_object_new(gen->manager->env.dp, gen->plugin->name, opts, &dp, &gen->fail);
+	rc = pb_dp_object_new(gen->manager->env.dp, gen->plugin->name, &o, &dp, &gen->fail);
 	if (rc < 0)
 		return rc;
-	rc = object_add(gen, opts->name, dp);
+	rc = object_add(gen, o.name, dp);
 	if (rc < 0) {
 		pb_dp_object_free(dp);
 		return pb_err_set(&gen->fail, rc, "bpf_object(): out of memory");
@@ -156,8 +182,7 @@ static int slot_check(struct pb_generation *gen, const struct pb_slot *opts)
 {
 	const char *owner;
 
-	if (!opts || opts->size < sizeof(*opts) || opts->hook >= PB_HOOK_COUNT ||
-	    opts->band >= PB_BAND_COUNT || opts->flags)
+	if (opts->hook >= PB_HOOK_COUNT || opts->band >= PB_BAND_COUNT || opts->flags)
 		return pb_err_set(&gen->fail, -EINVAL, "slot(): unknown hook, band or flag");
 	if (!opts->name || !*opts->name || !opts->program || !opts->object)
 		return pb_err_set(&gen->fail, -EINVAL,
@@ -176,14 +201,18 @@ int pb_host_slot_add(struct pb_ctx *ctx, const struct pb_slot *opts)
 {
 	struct pb_generation *gen = pb_gen(ctx);
 	struct pb_host_slot *s;
+	struct pb_slot slot;
 	int rc;
 
 	if (gen->state != PB_GEN_PREPARING)
 		return pb_host_wrong_step(gen, "slot()", "in prepare() only");
-	rc = slot_check(gen, opts);
+	if (pb_host_opts(&slot, sizeof(slot), SLOT_SIZE_1_0, opts) < 0)
+		return pb_err_set(&gen->fail, -EINVAL,
+				  "slot(): size must be that of struct pb_slot");
+	rc = slot_check(gen, &slot);
 	if (rc < 0)
 		return rc;
-	s = slot_new(opts);
+	s = slot_new(&slot);
 	if (!s)
 		return pb_err_set(&gen->fail, -ENOMEM, "slot(): out of memory");
 	LL_APPEND(gen->slots, s);

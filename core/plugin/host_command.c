@@ -8,6 +8,11 @@
 #include <base/scan.h>
 #include <plugin/private.h>
 
+/* Bytes of struct pb_command in ABI 1.0; never changes. */
+#define COMMAND_SIZE_1_0 48
+
+static_assert(sizeof(struct pb_command) >= COMMAND_SIZE_1_0, "options only grow");
+
 static struct pb_host_command *command_find(struct pb_generation *gen, const char *name)
 {
 	struct pb_host_command *c;
@@ -189,23 +194,24 @@ int pb_host_command(struct pb_ctx *ctx, const struct pb_command *opts)
 	struct pb_generation *gen = pb_gen(ctx);
 	struct pb_command_entry *e;
 	struct pb_host_command *c;
+	struct pb_command command;
 	int rc;
 
 	if (gen->state != PB_GEN_PREPARING)
 		return pb_host_wrong_step(gen, "command()", "in prepare() only");
-	if (!opts || opts->size < sizeof(*opts) || !opts->name || !*opts->name || !opts->fn ||
-	    opts->flags)
+	if (pb_host_opts(&command, sizeof(command), COMMAND_SIZE_1_0, opts) < 0 || !command.name ||
+	    !*command.name || !command.fn || command.flags)
 		return pb_err_set(&gen->fail, -EINVAL,
 				  "command(): size, name and function must be given, flags be 0");
-	e = entry_find(gen->manager, opts->name);
-	if ((e && e->owner != gen->plugin) || command_find(gen, opts->name))
+	e = entry_find(gen->manager, command.name);
+	if ((e && e->owner != gen->plugin) || command_find(gen, command.name))
 		return pb_err_set(&gen->fail, -EEXIST, "command(): \"%s\" belongs to plugin %s",
-				  opts->name, e->owner->name);
-	c = command_new(opts);
-	rc = !c ? -ENOMEM : e ? 0 : entry_new(gen, opts);
+				  command.name, e->owner->name);
+	c = command_new(&command);
+	rc = !c ? -ENOMEM : e ? 0 : entry_new(gen, &command);
 	if (rc < 0) {
 		command_free(c);
-		return pb_err_set(&gen->fail, rc, "command(): \"%s\": %s", opts->name,
+		return pb_err_set(&gen->fail, rc, "command(): \"%s\": %s", command.name,
 				  rc == -EEXIST ? "the agent has a command of this name"
 						: strerror(-rc));
 	}

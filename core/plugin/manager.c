@@ -123,6 +123,7 @@ static void manager_free(struct pb_manager *m)
 
 	pb_host_commands_close(m);
 	pb_topics_free(m);
+	pb_core_topics_free(m);
 	LL_FOREACH_SAFE(m->plugins, p, tmp)
 	{
 		free(p->name);

@@ -19,8 +19,23 @@
 
 struct pb_manager;
 
+/* Whose the core's own topics are; no plugin may be called so. */
+#define PB_CORE_NAME "core"
+
 /* result 0 or negative errno; `text` is the reason of a failure; valid during the call. */
 typedef void (*pb_manager_done_fn)(void *arg, int result, const char *text);
+
+/*
+ * Who keeps identities of ranges for plugins: as pb_peers_cidr_*() of node/peers.h, with `arg`
+ * first. All NULL: the agent has none.
+ */
+struct pb_manager_cidr_ops {
+	int (*hold)(void *arg, const void *owner, const struct pb_cidr *cidr,
+		    uint32_t *ret_identity);
+	int (*release)(void *arg, const void *owner, const struct pb_cidr *cidr);
+	void (*release_all)(void *arg, const void *owner);
+	void *arg;
+};
 
 struct pb_manager_env {
 	uv_loop_t *loop;
@@ -28,6 +43,7 @@ struct pb_manager_env {
 	struct pb_dp *dp;
 	struct pb_kube *kube;
 	struct pb_control *control; /* plugins' commands are registered here */
+	struct pb_manager_cidr_ops cidrs;
 };
 
 /*
@@ -59,7 +75,7 @@ void pb_manager_close(struct pb_manager *m, pb_manager_done_fn done, void *arg);
 
 /*
  * Publishes for the core itself, owner "core": as host->publish(), value NULL: withdraw. Not before
- * pb_manager_new(), not after pb_manager_close().
+ * pb_manager_new(), not after pb_manager_close(). What isn't published is logged, with the reason.
  */
 int pb_manager_publish(struct pb_manager *m, const char *topic, uint32_t version, const char *key,
 		       const void *value, size_t len);

@@ -94,6 +94,11 @@ static int check_strings(const struct pb_manifest *mf, const char *file, struct 
 			"%s: the manifest's name is not made of lower case letters, digits "
 			"and inner dashes (at most %d)",
 			file, PB_NAME_MAX - 1);
+	if (strcmp(mf->name, PB_CORE_NAME) == 0)
+		return pb_err_set(err, -EINVAL,
+				  "%s: the manifest's name is \"%s\", which stands for the agent "
+				  "itself: choose another one",
+				  file, mf->name);
 	if (!field_ends(mf->version, sizeof(mf->version)) || !version_valid(mf->version))
 		return pb_err_set(err, -EINVAL,
 				  "%s: the manifest's version is empty or not printable", file);

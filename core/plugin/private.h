@@ -76,6 +76,7 @@ struct pb_host_work {
 struct pb_host_kube {
 	struct pb_generation *gen;
 	uint32_t kind;
+	uint32_t id; /* of kube_watch_open(); 0: declared in prepare() */
 	pb_kube_fn fn;
 	void *arg;
 	struct pb_kube_watch *watch;
@@ -183,7 +184,9 @@ struct pb_generation {
 	struct pb_pending *pending;
 	struct pb_pending_sync *pending_syncs;
 	struct pb_topic_sub *subs; /* topic.h */
+	bool cidrs_held;	   /* cidr_hold() succeeded once */
 	uint32_t next_timer;
+	uint32_t next_kube;
 	unsigned works_running;
 	struct pb_generation *next_lingering;
 };
@@ -266,6 +269,7 @@ struct pb_manager {
 	struct pb_command_request *requests;
 	struct pb_event_name *event_names;
 	bool drops_observed;
+	struct pb_generation *core; /* publishes for the core; made when it first does */
 	_Atomic(struct pb_metric *) metrics[PB_METRICS_MAX];
 	_Atomic uint32_t n_metrics;
 
@@ -327,6 +331,11 @@ int pb_stage_hash(const char *path, uint64_t *ret_hash, struct pb_err *err); /* 
 /* ---- the host's functions, by file ---- */
 extern const struct pb_host pb_host_table;
 int pb_host_wrong_step(struct pb_generation *gen, const char *function, const char *steps);
+/*
+ * Copies an options structure of a plugin, whose minor version may be another one: what it lacks
+ * is zero. -EINVAL: shorter than it ever was, or longer than what we know and not zero there.
+ */
+int pb_host_opts(void *ret_opts, size_t len, size_t len_1_0, const void *opts);
 
 int pb_host_bpf_object(struct pb_ctx *ctx, const struct pb_bpf_object *opts);
 int pb_host_bpf_const(struct pb_ctx *ctx, const char *object, const char *name, const void *value,
@@ -354,8 +363,15 @@ void pb_host_pending_apply(struct pb_generation *gen);
 void pb_host_pending_free(struct pb_generation *gen);
 
 int pb_host_kube_watch(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg);
+int pb_host_kube_open(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg,
+		      uint32_t *ret_id);
+int pb_host_kube_close(struct pb_ctx *ctx, uint32_t id);
 int pb_host_kube_start(struct pb_generation *gen, struct pb_err *err);
 void pb_host_kube_free(struct pb_generation *gen);
+
+int pb_host_cidr_hold(struct pb_ctx *ctx, const struct pb_cidr *cidr, uint32_t *ret_identity);
+int pb_host_cidr_release(struct pb_ctx *ctx, const struct pb_cidr *cidr);
+void pb_host_cidr_free(struct pb_generation *gen);
 
 int pb_host_timer_start(struct pb_ctx *ctx, uint64_t delay_ms, uint64_t repeat_ms, pb_timer_fn fn,
 			void *arg, uint32_t *ret_id);
@@ -382,6 +398,9 @@ void pb_host_commands_commit(struct pb_plugin_entry *plugin, struct pb_manager *
 void pb_host_commands_run(struct pb_manager *m); /* requests that waited */
 void pb_host_commands_free(struct pb_generation *gen);
 void pb_host_commands_close(struct pb_manager *m);
+
+/* ---- core_topics.c ---- */
+void pb_core_topics_free(struct pb_manager *m);
 
 /* ---- manager.c, ops.c ---- */
 struct pb_plugin_entry *pb_plugin_find(struct pb_manager *m, const char *name);

@@ -185,7 +185,8 @@ int pb_topic_check(struct pb_generation *gen, const char *topic, uint32_t versio
 	HASH_FIND_STR(t->records, key, r);
 	if (r && r->owner != gen->plugin)
 		return pb_err_set(&gen->fail, -EEXIST,
-				  "publish(): topic %s: %s is published by plugin %s", topic, key,
+				  "publish(): topic %s: %s is published by %s%s", topic, key,
+				  strcmp(r->owner->name, PB_CORE_NAME) == 0 ? "the " : "plugin ",
 				  r->owner->name);
 	return 0;
 }

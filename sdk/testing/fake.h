@@ -54,6 +54,7 @@ struct fake_sub {
 struct fake_watch {
 	struct fake_gen *gen;
 	uint32_t kind;
+	uint32_t id; /* of kube_watch_open(); 0: declared in prepare() */
 	pb_kube_fn fn;
 	void *arg;
 	struct fake_watch *next;
@@ -100,6 +101,8 @@ struct fake_map {
 	uint32_t schema;
 	struct pb_map_info info;
 	size_t value_len; /* of all CPUs */
+	size_t stride;	  /* of an array: from one element to the next */
+	bool mappable;
 	struct fake_entry *entries;
 	char *array;
 	uint64_t writes;
@@ -113,6 +116,7 @@ struct fake_map_def {
 	uint32_t key_size;
 	uint32_t value_size;
 	uint32_t max_entries;
+	bool mappable;
 	struct fake_map_def *next;
 };
 
@@ -131,6 +135,9 @@ struct fake_gen {
 	const struct pb_plugin *plugin;
 	uint32_t number;
 	enum fake_phase phase;
+	bool started;  /* inside start() or behind it */
+	bool stopping; /* inside stop() */
+	uint32_t watch_ids;
 	char *config;
 	struct fake_object *objects;
 	struct fake_const *consts;
@@ -167,6 +174,15 @@ struct fake_kube_object {
 	const struct pb_kube_meta *object;
 	struct fake_kube_object *next;
 	struct fake_kube_object *prev;
+};
+
+/* How often one generation holds one range. */
+struct fake_hold {
+	const struct fake_gen *gen;
+	struct pb_cidr cidr;
+	uint32_t identity;
+	uint32_t count;
+	struct fake_hold *next;
 };
 
 #define FAKE_KINDS (PB_KUBE_NAMESPACE + 1)
@@ -233,6 +249,9 @@ struct pb_fake {
 	struct fake_topic *topics;
 	struct fake_kube_object *kube[FAKE_KINDS];
 	uint32_t kube_state[FAKE_KINDS]; /* 0, PB_KUBE_SYNCED or PB_KUBE_ABSENT */
+	char *kube_version[FAKE_KINDS];
+	struct fake_hold *holds;
+	uint32_t identities; /* numbers given to ranges so far */
 	struct fake_metric *metrics;
 	struct fake_event_type *event_types;
 	struct fake_fault *faults;
@@ -248,6 +267,11 @@ extern const struct pb_host fake_host;
 static inline struct fake_gen *fake_gen_of(struct pb_ctx *ctx)
 {
 	return PB_CONTAINER_OF(ctx, struct fake_gen, ctx);
+}
+
+static inline bool fake_gen_listens(const struct fake_gen *gen)
+{
+	return gen && (gen->phase == FAKE_RUNNING || gen->phase == FAKE_QUIESCED);
 }
 
 /* 0, or the error that pb_fake_fail() asked this function for. */
@@ -275,10 +299,11 @@ int fake_host_map_update_batch(struct pb_map *handle, const void *keys, const vo
 			       uint32_t n, uint64_t flags, uint32_t *ret_done);
 int fake_host_map_delete_batch(struct pb_map *handle, const void *keys, uint32_t n,
 			       uint32_t *ret_done);
+int fake_host_map_memory(struct pb_map *handle, void **ret_memory, size_t *ret_len);
 
 /* topics.c */
 int fake_topics_check(struct fake_gen *gen);
-int fake_replay(struct fake_gen *gen);
+int fake_topics_replay(struct fake_gen *gen);
 void fake_topics_withdraw_older(struct pb_fake *fake, const char *name, uint32_t gen);
 void fake_topics_free(struct pb_fake *fake);
 int fake_host_publish(struct pb_ctx *ctx, const char *topic, uint32_t version, const char *key,
@@ -287,7 +312,18 @@ int fake_host_withdraw(struct pb_ctx *ctx, const char *topic, const char *key);
 int fake_host_synced(struct pb_ctx *ctx, const char *name);
 int fake_host_subscribe(struct pb_ctx *ctx, const char *topic, uint32_t version, pb_topic_fn fn,
 			void *arg);
+
+/* kube.c */
+int fake_kube_replay(struct fake_gen *gen);
 int fake_host_kube_watch(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg);
+int fake_host_kube_watch_open(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg,
+			      uint32_t *ret_id);
+int fake_host_kube_watch_close(struct pb_ctx *ctx, uint32_t id);
+
+/* cidr.c */
+int fake_host_cidr_hold(struct pb_ctx *ctx, const struct pb_cidr *cidr, uint32_t *ret_identity);
+int fake_host_cidr_release(struct pb_ctx *ctx, const struct pb_cidr *cidr);
+void fake_cidrs_release(struct fake_gen *gen);
 
 /* loop.c */
 int fake_host_event_type(struct pb_ctx *ctx, const char *name, uint16_t *ret_type);

@@ -34,6 +34,9 @@ static const char *const fault_names[] = {
 	"work",
 	"metric",
 	"command",
+	"kube_watch_open",
+	"map_memory",
+	"cidr_hold",
 };
 
 int pb_fake_fail(struct pb_fake *fake, const char *function, uint32_t skip, int err)
@@ -540,4 +543,9 @@ const struct pb_host fake_host = {
 	.command = host_command,
 	.buf_append = pb_buf_append,
 	.now_ns = pb_fake_now_ns,
+	.kube_watch_open = fake_host_kube_watch_open,
+	.kube_watch_close = fake_host_kube_watch_close,
+	.map_memory = fake_host_map_memory,
+	.cidr_hold = fake_host_cidr_hold,
+	.cidr_release = fake_host_cidr_release,
 };

@@ -111,10 +111,12 @@ static void tasks_purge(struct fake_gen *gen)
 static void gen_stop(struct fake_gen *gen)
 {
 	tasks_purge(gen);
+	gen->stopping = true;
 	if (gen->plugin->stop)
 		gen->plugin->stop(&gen->ctx);
 	/* What stop() itself queued has nobody to go to. */
 	tasks_purge(gen);
+	fake_cidrs_release(gen);
 	fake_gen_free(gen);
 }
 
@@ -203,9 +205,11 @@ void pb_fake_free(struct pb_fake *fake)
 	fake_topics_free(fake);
 	LL_FOREACH_SAFE(fake->maps, map, map_next)
 	fake_map_free(map);
-	for (size_t kind = 0; kind < FAKE_KINDS; kind++)
+	for (size_t kind = 0; kind < FAKE_KINDS; kind++) {
 		DL_FOREACH_SAFE(fake->kube[kind], object, object_next)
-	free(object);
+		free(object);
+		free(fake->kube_version[kind]);
+	}
 	named_free(fake);
 	pb_buf_free(&fake->state);
 	pb_buf_free(&fake->log);
@@ -261,6 +265,7 @@ int pb_fake_prepare(struct pb_fake *fake)
 	gen->phase = FAKE_PREPARED;
 	if (err < 0) {
 		/* A prepare() that failed gets no stop(): it has cleaned up after itself. */
+		fake_cidrs_release(gen);
 		fake_gen_free(gen);
 		return err;
 	}
@@ -339,11 +344,14 @@ int pb_fake_start(struct pb_fake *fake)
 	if (fake->current)
 		fake->current->phase = FAKE_QUIESCED;
 	gen->phase = FAKE_RUNNING;
-	err = fake_replay(gen);
+	err = fake_topics_replay(gen);
+	if (err == 0)
+		err = fake_kube_replay(gen);
 	fake_drain(fake);
 	fake->retired = fake->current;
 	fake->current = gen;
 	fake->next = NULL;
+	gen->started = true;
 	if (err == 0 && gen->plugin->start)
 		err = gen->plugin->start(&gen->ctx);
 	fake_drain(fake);

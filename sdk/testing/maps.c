@@ -64,9 +64,11 @@ static struct fake_map *map_new(const struct fake_map_def *def, const struct pb_
 		map->info.n_cpus = PB_FAKE_CPUS;
 	}
 	map->value_len = (size_t)map->info.value_size * map->info.n_cpus;
+	map->stride = (map->value_len + 7) / 8 * 8;
+	map->mappable = def->mappable;
 	map->name = strdup(def->name);
 	if (map_is_array(map))
-		map->array = calloc(max, map->value_len);
+		map->array = calloc(max, map->stride);
 	if (!map->name || (map_is_array(map) && !map->array)) {
 		fake_map_free(map);
 		return NULL;
@@ -89,7 +91,7 @@ static char *array_at(struct fake_map *map, const void *key)
 	uint32_t index;
 
 	memcpy(&index, key, sizeof(index));
-	return index < map->info.max_entries ? map->array + index * map->value_len : NULL;
+	return index < map->info.max_entries ? map->array + index * map->stride : NULL;
 }
 
 static int map_lookup(struct fake_map *map, const void *key, void *ret_value)
@@ -305,6 +307,19 @@ int fake_host_map_delete_batch(struct pb_map *handle, const void *keys, uint32_t
 	return err;
 }
 
+int fake_host_map_memory(struct pb_map *handle, void **ret_memory, size_t *ret_len)
+{
+	int err = map_ready(handle, "map_memory");
+
+	if (err == 0 && !handle->map->mappable)
+		err = -EOPNOTSUPP;
+	if (err < 0)
+		return err;
+	*ret_memory = handle->map->array;
+	*ret_len = handle->map->info.max_entries * handle->map->stride;
+	return 0;
+}
+
 /* ---- which map a name means ------------------------------------------------------------ */
 
 static struct fake_map_def *def_find(const struct pb_fake *fake, const char *name)
@@ -422,6 +437,18 @@ int pb_fake_map_define(struct pb_fake *fake, const char *name, uint32_t type, ui
 	return 0;
 }
 
+int pb_fake_map_mappable(struct pb_fake *fake, const char *name)
+{
+	struct fake_map_def *def = def_find(fake, name);
+
+	if (!def)
+		return -ENOENT;
+	if (def->type != BPF_MAP_TYPE_ARRAY)
+		return -ENOTSUP;
+	def->mappable = true;
+	return 0;
+}
+
 int pb_fake_map_get(const struct pb_fake *fake, const char *name, const void *key, void *ret_value)
 {
 	struct fake_map *map = map_seen(fake, name);
@@ -481,7 +508,7 @@ int pb_fake_map_each(const struct pb_fake *fake, const char *name,
 		return -ENOENT;
 	if (map_is_array(map)) {
 		for (uint32_t i = 0; i < map->info.max_entries && err == 0; i++)
-			err = fn(arg, &i, map->array + i * map->value_len);
+			err = fn(arg, &i, map->array + i * map->stride);
 		return err;
 	}
 	HASH_ITER (hh, map->entries, entry, tmp) {

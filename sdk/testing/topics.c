@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Topics and Kubernetes objects of the fake host.
+ * Topics of the fake host.
  *
  * Owns what is retained and who is told of it. A delivery is always a task, never a call from
- * inside another callback; a replaced value lives until everybody has been told.
+ * inside another callback; a replaced value lives until everybody has been told. Every publication
+ * is delivered, where the agent may leave out all but the last one of a key.
  */
 #include "fake.h"
 
@@ -24,11 +25,6 @@ static struct fake_record *record_find(const struct fake_topic *topic, const cha
 	if (topic)
 		HASH_FIND_STR(topic->records, key, record);
 	return record;
-}
-
-static bool gen_listens(const struct fake_gen *gen)
-{
-	return gen && (gen->phase == FAKE_RUNNING || gen->phase == FAKE_QUIESCED);
 }
 
 static int record_send(struct fake_sub *sub, uint32_t kind, const struct fake_record *record)
@@ -54,7 +50,7 @@ static void topic_send(struct pb_fake *fake, const struct fake_topic *topic, uin
 	struct fake_sub *sub;
 
 	for (size_t i = 0; i < PB_ARRAY_LEN(gens); i++) {
-		if (!gen_listens(gens[i]))
+		if (!fake_gen_listens(gens[i]))
 			continue;
 		LL_FOREACH (gens[i]->subs, sub)
 			if (strcmp(sub->topic, topic->name) == 0)
@@ -269,133 +265,6 @@ int fake_host_subscribe(struct pb_ctx *ctx, const char *topic, uint32_t version,
 	return 0;
 }
 
-int fake_host_kube_watch(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg)
-{
-	struct fake_gen *gen = fake_gen_of(ctx);
-	int err = fake_fault(gen->fake, "kube_watch");
-	struct fake_watch *watch;
-
-	if (err == 0)
-		err = fake_prepare_only(gen, "kube_watch");
-	if (err == 0 && (kind == 0 || kind >= FAKE_KINDS))
-		err = -EINVAL;
-	if (err < 0)
-		return err;
-	watch = calloc(1, sizeof(*watch));
-	if (!watch)
-		return -ENOMEM;
-	*watch = (struct fake_watch){.gen = gen, .kind = kind, .fn = fn, .arg = arg};
-	LL_APPEND(gen->watches, watch);
-	return 0;
-}
-
-/* ---- Kubernetes ------------------------------------------------------------------------ */
-
-static int kube_send(struct fake_watch *watch, uint32_t event, const struct pb_kube_meta *object,
-		     const struct pb_kube_meta *old)
-{
-	struct fake_task *task = fake_task_add(watch->gen, FAKE_TASK_KUBE);
-
-	if (!task)
-		return -ENOMEM;
-	task->watch = watch;
-	task->event = (struct pb_kube_event){.size = sizeof(task->event),
-					     .kind = event,
-					     .object_kind = watch->kind,
-					     .object = object,
-					     .old = old};
-	return 0;
-}
-
-static void kube_send_all(struct pb_fake *fake, uint32_t kind, uint32_t event,
-			  const struct pb_kube_meta *object, const struct pb_kube_meta *old)
-{
-	struct fake_gen *gens[] = {fake->retired, fake->current, fake->next};
-	struct fake_watch *watch;
-
-	for (size_t i = 0; i < PB_ARRAY_LEN(gens); i++) {
-		if (!gen_listens(gens[i]))
-			continue;
-		LL_FOREACH (gens[i]->watches, watch)
-			if (watch->kind == kind)
-				kube_send(watch, event, object, old);
-	}
-}
-
-static struct fake_kube_object *kube_find(const struct pb_fake *fake,
-					  const struct pb_kube_meta *meta)
-{
-	struct fake_kube_object *o;
-
-	DL_FOREACH (fake->kube[meta->kind], o)
-		if (strcmp(o->object->name, meta->name) == 0 &&
-		    strcmp(o->object->ns, meta->ns) == 0)
-			return o;
-	return NULL;
-}
-
-int pb_fake_kube(struct pb_fake *fake, uint32_t event, const struct pb_kube_meta *object)
-{
-	const struct pb_kube_meta *old = NULL;
-	struct fake_kube_object *o;
-
-	if (object->kind == 0 || object->kind >= FAKE_KINDS)
-		return -EINVAL;
-	o = kube_find(fake, object);
-	if (event == PB_KUBE_DELETE) {
-		if (!o)
-			return -ENOENT;
-		kube_send_all(fake, object->kind, event, o->object, NULL);
-		DL_DELETE(fake->kube[object->kind], o);
-		free(o);
-	} else if (event == PB_KUBE_PUT) {
-		if (!o) {
-			o = calloc(1, sizeof(*o));
-			if (!o)
-				return -ENOMEM;
-			DL_APPEND(fake->kube[object->kind], o);
-		}
-		old = o->object;
-		o->object = object;
-		kube_send_all(fake, object->kind, event, object, old);
-	} else {
-		return -EINVAL;
-	}
-	fake_drain(fake);
-	return 0;
-}
-
-static int kube_state(struct pb_fake *fake, uint32_t kind, uint32_t state)
-{
-	if (kind == 0 || kind >= FAKE_KINDS)
-		return -EINVAL;
-	fake->kube_state[kind] = state;
-	kube_send_all(fake, kind, state, NULL, NULL);
-	fake_drain(fake);
-	return 0;
-}
-
-int pb_fake_kube_synced(struct pb_fake *fake, uint32_t kind)
-{
-	return kube_state(fake, kind, PB_KUBE_SYNCED);
-}
-
-int pb_fake_kube_absent(struct pb_fake *fake, uint32_t kind)
-{
-	return kube_state(fake, kind, PB_KUBE_ABSENT);
-}
-
-bool pb_fake_kube_watched(const struct pb_fake *fake, uint32_t kind)
-{
-	struct fake_watch *watch;
-
-	if (fake->current)
-		LL_FOREACH (fake->current->watches, watch)
-			if (watch->kind == kind)
-				return true;
-	return false;
-}
-
 /* ---- replay ---------------------------------------------------------------------------- */
 
 static int replay_topic(struct fake_sub *sub)
@@ -414,35 +283,13 @@ static int replay_topic(struct fake_sub *sub)
 	return topic->synced ? record_send(sub, PB_RECORD_SYNCED, NULL) : 0;
 }
 
-static int replay_kube(struct fake_watch *watch)
+int fake_topics_replay(struct fake_gen *gen)
 {
-	struct pb_fake *fake = watch->gen->fake;
-	struct fake_kube_object *o;
-	int err;
-
-	DL_FOREACH (fake->kube[watch->kind], o) {
-		err = kube_send(watch, PB_KUBE_PUT, o->object, NULL);
-		if (err < 0)
-			return err;
-	}
-	if (fake->kube_state[watch->kind])
-		return kube_send(watch, fake->kube_state[watch->kind], NULL, NULL);
-	return 0;
-}
-
-int fake_replay(struct fake_gen *gen)
-{
-	struct fake_watch *watch;
 	struct fake_sub *sub;
 	int err;
 
 	LL_FOREACH (gen->subs, sub) {
 		err = replay_topic(sub);
-		if (err < 0)
-			return err;
-	}
-	LL_FOREACH (gen->watches, watch) {
-		err = replay_kube(watch);
 		if (err < 0)
 			return err;
 	}

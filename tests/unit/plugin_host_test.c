@@ -381,3 +381,56 @@ Test(host, what_belongs_to_prepare_is_refused_later)
 	cr_expect_eq(host()->work(&gen->ctx, seven, done, NULL), -EPERM);
 	cr_expect_str_eq(gen->fail.text, "work() may be called before stop()");
 }
+
+/* ---- options of plugins of other minor versions ---- */
+
+struct sized {
+	uint32_t size, first;
+	uint64_t later;
+};
+
+Test(host, options_of_another_minor_version_are_read_as_far_as_both_know_them)
+{
+	struct {
+		struct sized known;
+		uint64_t future;
+	} in = {.known = {.first = 7, .later = 9}};
+	struct sized out;
+
+	in.known.size = 8;
+	cr_expect_eq(pb_host_opts(&out, sizeof(out), 8, &in), 0);
+	cr_expect_eq(out.first, 7);
+	cr_expect_eq(out.later, 0, "what an older plugin doesn't have is zero");
+	in.known.size = sizeof(in.known);
+	cr_expect_eq(pb_host_opts(&out, sizeof(out), 8, &in), 0);
+	cr_expect_eq(out.later, 9);
+	in.known.size = sizeof(in);
+	cr_expect_eq(pb_host_opts(&out, sizeof(out), 8, &in), 0, "a tail of zeros says nothing");
+	in.future = 1;
+	cr_expect_eq(pb_host_opts(&out, sizeof(out), 8, &in), -EINVAL);
+	in.known.size = 7;
+	cr_expect_eq(pb_host_opts(&out, sizeof(out), 8, &in), -EINVAL);
+	cr_expect_eq(pb_host_opts(&out, sizeof(out), 8, NULL), -EINVAL);
+}
+
+Test(host, options_without_their_size_are_refused)
+{
+	struct pb_map_opts map = {.name = "m"};
+	struct pb_bpf_object object = {.size = sizeof(object),
+				       .name = "o",
+				       .elf = "x",
+				       .elf_len = 1,
+				       .n_maps = 1,
+				       .maps = &map};
+	struct pb_slot slot = {.name = "s", .object = "o", .program = "p"};
+	struct pb_command command = {.name = "c", .size = sizeof(command) - 1};
+
+	gen->state = PB_GEN_PREPARING;
+	cr_expect_eq(host()->bpf_object(&gen->ctx, &object), -EINVAL);
+	cr_expect_str_eq(gen->fail.text,
+			 "bpf_object(): o: every struct pb_map_opts needs its size and a name");
+	cr_expect_eq(host()->slot(&gen->ctx, &slot), -EINVAL);
+	cr_expect_str_eq(gen->fail.text, "slot(): size must be that of struct pb_slot");
+	cr_expect_eq(host()->command(&gen->ctx, &command), -EINVAL);
+	gen->state = PB_GEN_LIVE;
+}

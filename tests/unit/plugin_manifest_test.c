@@ -94,6 +94,11 @@ static void minor(struct image *im)
 	im->mf.abi_minor = 9;
 }
 
+static void core_name(struct image *im)
+{
+	strcpy(im->mf.name, "core");
+}
+
 static void short_size(struct image *im)
 {
 	im->mf.size = 100;
@@ -222,6 +227,9 @@ static const struct {
 	{major, -EPROTO,
 	 "f.so: built for plugin ABI 3.1. This agent offers 1.1. The major numbers must be equal: "
 	 "rebuild the plugin with the SDK of this agent"},
+	{core_name, -EINVAL,
+	 "f.so: the manifest's name is \"core\", which stands for the agent itself: choose another "
+	 "one"},
 	{minor, -EPROTO,
 	 "f.so: built for plugin ABI 1.9. This agent offers 1.1. The plugin's minor number must "
 	 "not be above the agent's: update the agent, or rebuild the plugin with its SDK"},

@@ -92,6 +92,7 @@ static void tear_down(void)
 		free(p);
 	}
 	pb_topics_free(&m);
+	pb_core_topics_free(&m);
 	uv_close((uv_handle_t *)&m.pump, NULL);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	cr_expect_eq(uv_loop_close(&loop), 0);
@@ -339,6 +340,29 @@ Test(topic, an_unloaded_plugin_leaves_no_records)
 	heard();
 	pb_topic_forget(&m, pub->plugin);
 	cr_expect_str_eq(heard(), "-a ");
+}
+
+Test(topic, the_core_publishes_as_a_plugin_would)
+{
+	struct pb_generation *gen = generation("late", PB_GEN_LIVE);
+	int rc;
+
+	cr_expect_eq(pb_manager_publish(&m, "t", 1, "a", "1", 1), 0);
+	cr_expect_eq(pb_manager_publish(&m, "t", 1, "b", "1", 1), 0);
+	pb_manager_synced(&m, "t");
+	cr_expect_str_eq(heard(), "+a=1 +b=1 S ");
+	cr_expect_eq(pb_manager_publish(&m, "t", 1, "a", NULL, 0), 0);
+	cr_expect_eq(pb_manager_publish(&m, "t", 1, "a", NULL, 0), -ENOENT);
+	cr_expect_str_eq(heard(), "-a ");
+	/* given a key of the core, when a plugin wants it, then it is told whose it is */
+	cr_expect_eq(put(gen, "b", "2"), -EEXIST);
+	cr_expect_str_eq(gen->fail.text, "publish(): topic t: b is published by the core");
+	cr_expect_eq(put(gen, "c", "2"), 0);
+	cr_expect_eq(pb_manager_publish(&m, "t", 1, "c", "1", 1), -EEXIST);
+	cr_expect_eq(pb_manager_publish(&m, "t", 2, "d", "1", 1), -EPROTO);
+	heard();
+	subscriber("later", 1, &rc);
+	cr_expect_str_eq(heard(), "+b=1 +c=2 ", "no SYNCED before the plugin has synced, too");
 }
 
 static const char *kept;

@@ -504,13 +504,14 @@ struct pb_host {
 	/*
 	 * As kube_watch(), but from start() to quiesce(): for what only events can decide. The
 	 * replay comes later, from the loop. A successor prepared meanwhile declares its own.
-	 * -EINVAL: no such kind. -EPERM: not in this step.
+	 * -EINVAL: no such kind. -EPERM: not in this step. -EBUSY: the kind has 64 watches.
 	 */
 	int (*kube_watch_open)(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg,
 			       uint32_t *ret_id);
 	/*
-	 * Ends a watch of kube_watch_open(), also from inside its callback. Objects that it brought
-	 * are invalid from then on. -ENOENT: no such watch.
+	 * Ends a watch of kube_watch_open(), also from inside its callback; any callback. Objects
+	 * that it brought are invalid from then on. A watch that is left open is closed when the
+	 * generation retires. -ENOENT: no such watch.
 	 */
 	int (*kube_watch_close)(struct pb_ctx *ctx, uint32_t id);
 	/*
@@ -524,9 +525,11 @@ struct pb_host {
 	/*
 	 * The identity of a range of addresses that no pod and no node has, the same number for
 	 * equal ranges; programs find it in the ipcache (patchbay/bpf.h). Counted: each hold wants
-	 * a release; what a generation holds is released when it retires. The number may be used
-	 * once the call has returned. From prepare() to quiesce(). -ENOSPC: no number or no room
-	 * left in the ipcache. -EINVAL: bits outside of the prefix, or no such family.
+	 * a release; what a generation holds is released when it retires, after its successor's
+	 * start(), so a range that both hold keeps its number. The number may be used once the call
+	 * has returned. From prepare() to quiesce(). -ENOSPC: no number or no room left in the
+	 * ipcache. -EINVAL: bits outside of the prefix, or no such family. -ENOENT: released more
+	 * often than held. -EOPNOTSUPP: this agent has no ipcache.
 	 */
 	int (*cidr_hold)(struct pb_ctx *ctx, const struct pb_cidr *cidr, uint32_t *ret_identity);
 	int (*cidr_release)(struct pb_ctx *ctx, const struct pb_cidr *cidr);
@@ -538,6 +541,14 @@ _Static_assert(sizeof(struct pb_ctx) == 2 * sizeof(void *), "struct pb_ctx is AB
 _Static_assert(sizeof(void *) != 8 || sizeof(struct pb_plugin) == 72, "struct pb_plugin is ABI");
 _Static_assert(sizeof(void *) != 8 || offsetof(struct pb_host, now_ns) == 264,
 	       "struct pb_host grows at its end only");
+_Static_assert(sizeof(void *) != 8 || (offsetof(struct pb_host, kube_watch_open) == 272 &&
+				       offsetof(struct pb_host, kube_watch_close) == 280 &&
+				       offsetof(struct pb_host, map_memory) == 288 &&
+				       offsetof(struct pb_host, cidr_hold) == 296 &&
+				       offsetof(struct pb_host, cidr_release) == 304),
+	       "struct pb_host of ABI 1.1");
+_Static_assert(sizeof(void *) != 8 || offsetof(struct pb_kube_event, api_version) == 32,
+	       "struct pb_kube_event grows at its end only");
 #endif
 
 #ifdef __cplusplus

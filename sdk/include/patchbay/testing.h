@@ -115,6 +115,8 @@ int pb_fake_kube(struct pb_fake *fake, uint32_t event, const struct pb_kube_meta
 int pb_fake_kube_synced(struct pb_fake *fake, uint32_t kind);
 /* The cluster doesn't serve `kind`. */
 int pb_fake_kube_absent(struct pb_fake *fake, uint32_t kind);
+/* The API version that SYNCED of `kind` tells from here on; "" until a test says another. */
+int pb_fake_kube_version(struct pb_fake *fake, uint32_t kind, const char *api_version);
 /* True when the running generation watches `kind`. */
 bool pb_fake_kube_watched(const struct pb_fake *fake, uint32_t kind);
 
@@ -145,6 +147,11 @@ uint64_t pb_fake_topic_changes(const struct pb_fake *fake, const char *name);
 int pb_fake_map_define(struct pb_fake *fake, const char *name, uint32_t type, uint32_t key_size,
 		       uint32_t value_size, uint32_t max_entries);
 /*
+ * A defined array has BPF_F_MMAPABLE: host->map_memory() gives its memory. Before the generation
+ * that uses it is prepared. -ENOENT: not defined. -ENOTSUP: not an array.
+ */
+int pb_fake_map_mappable(struct pb_fake *fake, const char *name);
+/*
  * Looks into, fills and empties the map that the running generation uses; errors as the host's
  * map functions. -ENOENT also for a map that nobody has opened.
  */
@@ -156,7 +163,10 @@ uint32_t pb_fake_map_count(const struct pb_fake *fake, const char *name);
 /* Calls fn for every entry; for an array in order. A non-zero result ends it and is returned. */
 int pb_fake_map_each(const struct pb_fake *fake, const char *name,
 		     int (*fn)(void *arg, const void *key, const void *value), void *arg);
-/* Entries written and deleted by the plugin: shows that a change touches only what it must. */
+/*
+ * Entries written and deleted by the plugin: shows that a change touches only what it must. What
+ * is stored through map_memory() isn't counted.
+ */
 uint64_t pb_fake_map_writes(const struct pb_fake *fake, const char *name);
 
 /* ---- BPF objects, slots, constants ----------------------------------------------------- */
@@ -166,6 +176,11 @@ const struct pb_slot *pb_fake_slot(const struct pb_fake *fake, uint32_t hook, co
 /* The value last given to host->bpf_const(). NULL: none. */
 const void *pb_fake_const(const struct pb_fake *fake, const char *object, const char *name,
 			  size_t *ret_len);
+
+/* ---- ranges of addresses --------------------------------------------------------------- */
+
+/* The identity of a range that some generation holds; 0: none does. */
+uint32_t pb_fake_cidr(const struct pb_fake *fake, const struct pb_cidr *cidr);
 
 /* ---- time, files, work, ring events ---------------------------------------------------- */
 
