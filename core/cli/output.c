@@ -262,6 +262,33 @@ static bool is_short_list(const cJSON *value)
 	return true;
 }
 
+static bool is_empty(const cJSON *value)
+{
+	return !value || cJSON_IsNull(value) || (cJSON_IsString(value) && !value->valuestring[0]) ||
+	       (cJSON_IsArray(value) && !value->child);
+}
+
+/* What no row has would only push the other columns apart. */
+static bool is_empty_column(const cJSON *list, const char *field)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, list) {
+		if (!is_empty(cJSON_GetObjectItemCaseSensitive(item, field)))
+			return false;
+	}
+	return true;
+}
+
+static void column_add(cJSON *columns, const char *field)
+{
+	cJSON *column = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(column, "title", field);
+	cJSON_AddStringToObject(column, "field", field);
+	cJSON_AddItemToArray(columns, column);
+}
+
 /* Objects that all have the scalars of the first one are clearer as a table. */
 static cJSON *columns_of(const cJSON *list)
 {
@@ -280,11 +307,8 @@ static cJSON *columns_of(const cJSON *list)
 		return NULL;
 	columns = cJSON_CreateArray();
 	cJSON_ArrayForEach (field, first) {
-		cJSON *column = cJSON_CreateObject();
-
-		cJSON_AddStringToObject(column, "title", field->string);
-		cJSON_AddStringToObject(column, "field", field->string);
-		cJSON_AddItemToArray(columns, column);
+		if (!is_empty_column(list, field->string))
+			column_add(columns, field->string);
 	}
 	return columns;
 }

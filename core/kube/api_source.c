@@ -26,8 +26,16 @@ static const struct pb_api_resource resources[] = {
 	 .has_substitute = true},
 	{.kind = PB_KUBE_ENDPOINTS, .group = "", .plural = "endpoints", .versions = {"v1"}},
 	{.kind = PB_KUBE_POD, .group = "", .plural = "pods", .versions = {"v1"}},
-	{.kind = PB_KUBE_NODE, .group = "", .plural = "nodes", .versions = {"v1"}},
-	{.kind = PB_KUBE_NAMESPACE, .group = "", .plural = "namespaces", .versions = {"v1"}},
+	{.kind = PB_KUBE_NODE,
+	 .group = "",
+	 .plural = "nodes",
+	 .versions = {"v1"},
+	 .cluster_scoped = true},
+	{.kind = PB_KUBE_NAMESPACE,
+	 .group = "",
+	 .plural = "namespaces",
+	 .versions = {"v1"},
+	 .cluster_scoped = true},
 };
 
 #define RESOURCES PB_ARRAY_LEN(resources)
@@ -183,6 +191,16 @@ static void source_want(struct pb_source *source, uint32_t kind, bool on)
 	}
 }
 
+static void source_describe(struct pb_source *source, uint32_t kind,
+			    struct pb_source_kind *ret_kind)
+{
+	struct api_source *s = (struct api_source *)source;
+
+	for (size_t i = 0; i < RESOURCES; i++)
+		if (resources[i].kind == kind)
+			pb_reflector_describe(s->reflectors[i], ret_kind);
+}
+
 static cJSON *source_status(struct pb_source *source)
 {
 	struct api_source *s = (struct api_source *)source;
@@ -197,9 +215,6 @@ static cJSON *source_status(struct pb_source *source)
 	for (size_t i = 0; i < config->n_servers; i++)
 		cJSON_AddItemToArray(list, cJSON_CreateString(config->servers[i]));
 	cJSON_AddStringToObject(json, "version", s->server.version);
-	list = cJSON_AddArrayToObject(json, "resources");
-	for (size_t i = 0; i < RESOURCES; i++)
-		cJSON_AddItemToArray(list, pb_reflector_status(s->reflectors[i]));
 	return json;
 }
 
@@ -243,6 +258,7 @@ static void source_close(struct pb_source *source, void (*closed)(void *arg), vo
 static const struct pb_source_ops source_ops = {
 	.name = "api",
 	.want = source_want,
+	.describe = source_describe,
 	.status = source_status,
 	.close = source_close,
 };

@@ -46,7 +46,7 @@ void pb_kube_resume(struct pb_kube_watch *watch);
 /* True once everything known so far has been delivered to the watch. */
 bool pb_kube_replayed(const struct pb_kube_watch *watch);
 
-/* Per kind: state, objects, events, relists, last error. For `status`. */
+/* What docs/admin.md describes as `kubernetes` of status; the caller owns it. */
 cJSON *pb_kube_status_json(struct pb_kube *kube);
 
 /* ---- decoding: pure, also the fuzz targets' entry ---- */

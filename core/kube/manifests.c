@@ -583,9 +583,18 @@ static void manifests_close(struct pb_source *source, void (*closed)(void *arg),
 	uv_close((uv_handle_t *)&m->idle, handle_closed);
 }
 
+static void manifests_describe(struct pb_source *source, uint32_t kind,
+			       struct pb_source_kind *ret_kind)
+{
+	(void)source;
+	(void)kind;
+	ret_kind->mode = "files";
+}
+
 static const struct pb_source_ops manifests_ops = {
 	.name = "manifests",
 	.want = manifests_want,
+	.describe = manifests_describe,
 	.status = manifests_status,
 	.close = manifests_close,
 };

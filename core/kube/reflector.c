@@ -123,8 +123,9 @@ void reflector_refused(struct pb_reflector *r, const struct pb_api_answer *answe
 	reflector_name(r, name, sizeof(name));
 	if (answer->http.status == 403)
 		snprintf(text, sizeof(text),
-			 "forbidden: the agent's role lacks verb \"%s\" on resource \"%s\" (%s)",
-			 verb, name, answer->text);
+			 "forbidden: the agent's role lacks verb \"%s\" on resource \"%s\"%s (%s)",
+			 verb, name, r->resource->cluster_scoped ? "" : " in all namespaces",
+			 answer->text);
 	else if (answer->http.status == 401)
 		snprintf(text, sizeof(text),
 			 "unauthorized: the server refuses the agent's credentials (%s)",
@@ -187,7 +188,9 @@ void pb_reflector_start(struct pb_reflector *r)
 	r->version = r->candidate = 0;
 	r->failures = 0;
 	r->initial_failures = 0;
-	r->list_once = false;
+	r->list_once = r->began_with_objects = false;
+	r->lacks_list = r->lacks_watch = false;
+	r->relist_reason[0] = '\0';
 	r->rv[0] = '\0';
 	reflector_again(r);
 }
@@ -229,22 +232,16 @@ void pb_reflector_close(struct pb_reflector *r, void (*closed)(void *arg), void 
 	uv_close((uv_handle_t *)&r->timer, on_closed);
 }
 
-cJSON *pb_reflector_status(const struct pb_reflector *r)
+void pb_reflector_describe(struct pb_reflector *r, struct pb_source_kind *ret_kind)
 {
-	cJSON *json = cJSON_CreateObject();
-	char name[128];
-
-	cJSON_AddStringToObject(json, "resource", reflector_name(r, name, sizeof(name)));
-	cJSON_AddStringToObject(json, "version", r->resource->versions[r->version]);
-	cJSON_AddBoolToObject(json, "healthy", r->healthy);
-	cJSON_AddStringToObject(json, "state", r->text);
-	cJSON_AddStringToObject(json, "resourceVersion", r->rv);
-	cJSON_AddNumberToObject(json, "lists", (double)r->lists);
-	cJSON_AddNumberToObject(json, "watches", (double)r->watches);
-	cJSON_AddNumberToObject(json, "events", (double)r->events);
-	cJSON_AddNumberToObject(json, "bytes", (double)r->bytes);
-	if (r->last_event)
-		cJSON_AddNumberToObject(json, "lastEventSeconds",
-					(double)(uv_now(r->loop) - r->last_event) / 1000);
-	return json;
+	if (r->stopped)
+		return;
+	reflector_name(r, r->name, sizeof(r->name));
+	ret_kind->resource = r->name;
+	ret_kind->mode = r->began_with_objects ? "watch-list" : r->rv[0] ? "watch" : "list";
+	ret_kind->last_relist = r->relist_reason;
+	ret_kind->bytes = r->bytes;
+	ret_kind->last_event = r->last_event;
+	ret_kind->lacks_list = r->lacks_list;
+	ret_kind->lacks_watch = r->lacks_watch;
 }

@@ -23,6 +23,7 @@ struct pb_api_resource {
 	uint32_t kind;		 /* enum pb_kube_kind */
 	/* Somebody can do without: a refusal to list counts as absent until it is lifted. */
 	bool has_substitute;
+	bool cluster_scoped; /* its objects are in no namespace */
 };
 
 /* What is known of the server; shared by the reflectors of a source, which owns it. */
@@ -51,7 +52,7 @@ void pb_reflector_start(struct pb_reflector *reflector);
 void pb_reflector_stop(struct pb_reflector *reflector);
 /* Stops, closes, frees, then calls `closed`. */
 void pb_reflector_close(struct pb_reflector *reflector, void (*closed)(void *arg), void *arg);
-/* One entry of the source's status; the caller owns it. */
-cJSON *pb_reflector_status(const struct pb_reflector *reflector);
+/* For status. */
+void pb_reflector_describe(struct pb_reflector *reflector, struct pb_source_kind *ret_kind);
 
 #endif

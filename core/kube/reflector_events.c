@@ -88,7 +88,6 @@ static int initial_mark(struct pb_reflector *r, struct pb_json_span metadata, co
 /* What has arrived: events before the mark of a WatchList are parts of a list. */
 static void event_counts(struct pb_reflector *r, const char *version)
 {
-	r->events++;
 	r->watch_events++;
 	r->last_event = uv_now(r->loop);
 	if (r->initial)

@@ -87,7 +87,6 @@ static int on_item(void *arg, const char *json, size_t len)
 	reflector_api_version(r, api_version, sizeof(api_version));
 	if (pb_sink_put(r->sink, r->resource->kind, api_version, json, len, &err) < 0)
 		pb_warn("kube", "%s", err.text);
-	r->events++;
 	return r->stopped || !r->call ? -ECANCELED : 0;
 }
 
@@ -163,6 +162,7 @@ static void list_refused(struct pb_reflector *r, const struct pb_api_answer *ans
 		reflector_list_abort(r);
 	if (status == 404)
 		r->found = false;
+	r->lacks_list = status == 403;
 	if (status == 403 && r->resource->has_substitute && !r->lists)
 		reflector_absent(r);
 	if (!r->stopped)
@@ -188,6 +188,7 @@ static void on_list_done(void *arg, const struct pb_api_answer *answer)
 		list_broken(r, err.text);
 		return;
 	}
+	r->lacks_list = false;
 	token = pb_json_stream_continue(r->list);
 	if (!token[0]) {
 		list_complete(r);
@@ -239,6 +240,7 @@ int reflector_list(struct pb_reflector *r)
 	if (rc < 0)
 		return rc;
 	r->state = REFLECTOR_LISTING;
+	r->began_with_objects = false;
 	r->why[0] = '\0';
 	r->last_byte = uv_now(r->loop);
 	reflector_list_begin(r);

@@ -84,8 +84,10 @@ struct pb_reflector {
 	unsigned failures;
 
 	bool healthy;
+	bool lacks_list, lacks_watch; /* refused with 403, and not allowed since */
 	char text[1700];
-	uint64_t lists, watches, events, bytes, last_event;
+	char name[128]; /* for status */
+	uint64_t lists, bytes, last_event;
 
 	void (*closed)(void *arg);
 	void *closed_arg;

@@ -141,6 +141,8 @@ static void on_watch_done(void *arg, const struct pb_api_answer *answer)
 
 	r->call = NULL;
 	reflector_line_reset(r);
+	if (!r->opened)
+		r->lacks_watch = answer->http.rc == 0 && answer->http.status == 403;
 	if (r->initial) {
 		initial_done(r, answer);
 		return;
@@ -179,6 +181,7 @@ static void on_watch_opened(void *arg)
 	struct pb_reflector *r = arg;
 
 	r->opened = true;
+	r->lacks_watch = false;
 	r->last_byte = uv_now(r->loop);
 	if (r->initial) {
 		reflector_list_begin(r);
@@ -253,7 +256,6 @@ static int watch_start(struct pb_reflector *r, const char *how, bool with_object
 	r->opened = false;
 	r->watch_events = 0;
 	r->watch_started = r->last_byte = uv_now(r->loop);
-	r->watches++;
 	pb_buf_reset(&r->line);
 	rc = pb_api_get(r->client, url, 0, &calls, r, &r->call);
 	tick = (with_objects && r->timing.initial_ms < beat ? r->timing.initial_ms : beat) / 3 + 1;

@@ -54,10 +54,23 @@ struct pb_source {
 	const struct pb_source_ops *ops;
 };
 
+/* What only the source knows of a kind. Strings live until it is asked again or closed. */
+struct pb_source_kind {
+	const char *mode;     /* "files", "list", "watch", "watch-list"; "" while not asked for */
+	const char *resource; /* as the API names it, "" without one */
+	const char *last_relist; /* why the last list that was not the first began; "" */
+	uint64_t bytes;
+	uint64_t last_event; /* uv_now() of it; 0: none, or the store knows as well */
+	bool lacks_list;     /* the server refused the verb, and has not allowed it since */
+	bool lacks_watch;
+};
+
 struct pb_source_ops {
 	const char *name; /* "manifests", "api" */
 	/* Starts or stops asking for a kind. Called before or after the source is connected. */
 	void (*want)(struct pb_source *source, uint32_t kind, bool on);
+	/* The result is zeroed, with "" for strings, before the call. */
+	void (*describe)(struct pb_source *source, uint32_t kind, struct pb_source_kind *ret_kind);
 	/* What status shows about the source as a whole; the caller owns the result. */
 	cJSON *(*status)(struct pb_source *source);
 	/*

@@ -75,7 +75,8 @@ struct pb_kube_store {
 	uint64_t events;
 	uint64_t lists; /* complete ones */
 	uint64_t refused;
-	uint32_t list; /* number of the newest list */
+	uint64_t last_change; /* uv_now() */
+	uint32_t list;	      /* number of the newest list */
 	bool listing;
 	bool healthy;
 	enum pb_kube_known known;

@@ -31,6 +31,7 @@ void pb_kube_note_change(struct pb_kube *kube, uint32_t kind, struct pb_kube_ent
 {
 	struct pb_kube_watch *watch;
 
+	kube->stores[kind].last_change = uv_now(kube->loop);
 	DL_FOREACH (kube->stores[kind].watches, watch) {
 		if (watch->gone || entry->noted & UINT64_C(1) << watch->bit)
 			continue;

@@ -51,6 +51,18 @@ Test(cli, answers_are_shown_as_tables_or_indented_lines)
 		 "  name  how\n"
 		 "  eth0  tcx\n"
 		 "  e1    clsact\n"},
+		{"{\"kinds\":[{\"kind\":\"Service\",\"healthy\":true,\"objects\":12,"
+		 "\"missing_rights\":[],\"last_relist\":\"\",\"source\":\"watching\","
+		 "\"last_error\":\"\"},{\"kind\":\"Pod\",\"healthy\":false,\"objects\":0,"
+		 "\"missing_rights\":[\"list pods\"],\"last_relist\":\"\",\"source\":"
+		 "\"retrying in 1.2 s\",\"last_error\":null},{\"kind\":\"Node\",\"healthy\":null,"
+		 "\"objects\":0,\"missing_rights\":[],\"last_relist\":\"\",\"source\":\"\","
+		 "\"last_error\":\"\"}]}",
+		 "kinds\n"
+		 "  kind     healthy  objects  missing_rights  source\n"
+		 "  Service  yes      12       -               watching\n"
+		 "  Pod      no       0        list pods       retrying in 1.2 s\n"
+		 "  Node     -        0        -               -\n"},
 		{"{\"bytes\":1099511627776,\"big\":1e300}", "bytes  1099511627776\n"
 							    "big    1e+300\n"},
 		{"\"just text\"", "just text\n"},

@@ -10,6 +10,7 @@
 #include "../tools/kube_fake_api.h"
 
 #define SLICES "/apis/discovery.k8s.io/v1/endpointslices"
+#define SLICE PB_KUBE_ENDPOINTSLICE
 #define SLICE_BODY                                                                                 \
 	"\"addressType\":\"IPv4\",\"ports\":[{\"name\":\"http\",\"port\":8080}],\"endpoints\":["   \
 	"{\"addresses\":[\"10.1.0.1\"],\"conditions\":{\"ready\":true},\"nodeName\":\"n\"}]"
@@ -158,25 +159,103 @@ Test(kube_api_store, a_cluster_without_slices_says_absent)
 	world_close(&w);
 }
 
-Test(kube_api_store, status_names_the_refused_verb)
+/* Field of a kind in status, as JSON text; to be freed. */
+static char *status_of(struct world *w, uint32_t kind, const char *field)
+{
+	PB_JSON_FREE cJSON *json = pb_kube_status_json(w->kube);
+	const cJSON *kinds = cJSON_GetObjectItemCaseSensitive(json, "kinds");
+	const cJSON *item = cJSON_GetArrayItem(kinds, (int)kind - 1);
+	const cJSON *value = cJSON_GetObjectItemCaseSensitive(item, field);
+
+	cr_assert_not_null(value, "status has no %s", field);
+	return cJSON_PrintUnformatted(value);
+}
+
+static void wait_status(struct world *w, uint32_t kind, const char *field, const char *part)
 {
 	uint64_t deadline = uv_hrtime() + 20000000000ULL;
-	PB_FREE char *text = NULL;
+
+	for (;;) {
+		PB_FREE char *text = status_of(w, kind, field);
+
+		if (strstr(text, part))
+			return;
+		cr_assert_lt(uv_hrtime(), deadline, "%s: wanted %s, got %s", field, part, text);
+		uv_run(&w->loop, UV_RUN_ONCE);
+	}
+}
+
+Test(kube_api_store, status_names_each_right_that_is_missing_until_it_is_granted)
+{
 	struct world w;
 
 	world_open(&w);
-	fake_api_fail(w.api, SLICES "?", 100, 403, "", "{\"message\":\"no\"}");
+	fake_api_fail(w.api, SLICES "?labelSelector", 1, 403, "", "{\"message\":\"no\"}");
 	world_start(&w);
-	for (;;) {
-		PB_JSON_FREE cJSON *json = pb_kube_status_json(w.kube);
+	wait_status(&w, SLICE, "missing_rights", "[\"list endpointslices.discovery.k8s.io\"]");
+	wait_status(&w, SLICE, "healthy", "false");
+	wait_status(&w, SLICE, "last_error",
+		    "forbidden: the agent's role lacks verb \\\"list\\\" on resource "
+		    "\\\"endpointslices.discovery.k8s.io\\\" in all namespaces (403: no)");
+	wait_for(&w, "absent\n");
+	fake_api_fail(w.api, "watch=1", 1, 403, "", "{\"message\":\"no\"}");
+	wait_status(&w, SLICE, "missing_rights", "[\"watch endpointslices.discovery.k8s.io\"]");
+	wait_status(&w, SLICE, "healthy", "true");
+	wait_status(&w, SLICE, "missing_rights", "[]");
+	wait_for(&w, "synced\n");
+	world_close(&w);
+}
 
-		free(text);
-		text = cJSON_PrintUnformatted(json);
-		if (strstr(text, "lacks verb \\\"list\\\" on resource "
-				 "\\\"endpointslices.discovery.k8s.io\\\""))
-			break;
-		cr_assert_lt(uv_hrtime(), deadline, "%s", text);
-		uv_run(&w.loop, UV_RUN_ONCE);
-	}
+Test(kube_api_store, both_rights_can_be_named_at_once)
+{
+	struct world w;
+
+	world_open(&w);
+	fake_api_is(w.api, "33", "v1.33.0");
+	fake_api_watch_list(w.api, FAKE_WATCH_LIST_SERVED);
+	fake_api_fail(w.api, SLICES "?", 1000, 403, "", "{}");
+	world_start(&w);
+	wait_status(&w, SLICE, "missing_rights",
+		    "[\"list endpointslices.discovery.k8s.io\","
+		    "\"watch endpointslices.discovery.k8s.io\"]");
+	world_close(&w);
+}
+
+Test(kube_api_store, a_kind_that_nobody_watches_is_neither_healthy_nor_ill)
+{
+	struct world w;
+
+	world_open(&w);
+	world_start(&w);
+	wait_status(&w, SLICE, "healthy", "true");
+	wait_status(&w, PB_KUBE_POD, "healthy", "null");
+	wait_status(&w, PB_KUBE_POD, "state", "not watched");
+	wait_status(&w, PB_KUBE_POD, "mode", "\"\"");
+	world_close(&w);
+}
+
+Test(kube_api_store, status_counts_what_a_kind_cost)
+{
+	PB_FREE char *bytes = NULL;
+	struct world w;
+
+	world_open(&w);
+	fake_api_put(w.api, SLICES, "a", "one", SLICE_BODY);
+	world_start(&w);
+	wait_for(&w, "put a/one 1\nsynced\n");
+	wait_status(&w, SLICE, "mode", "\"watch\"");
+	wait_status(&w, SLICE, "api_version", "\"discovery.k8s.io/v1\"");
+	wait_status(&w, SLICE, "objects", "1");
+	wait_status(&w, SLICE, "events", "1");
+	wait_status(&w, SLICE, "relists", "0");
+	wait_status(&w, SLICE, "last_event_seconds", "0");
+	bytes = status_of(&w, SLICE, "bytes");
+	cr_assert_str_neq(bytes, "0");
+	fake_api_end_watches(w.api, false);
+	fake_api_delete(w.api, SLICES, "a", "one");
+	fake_api_compact(w.api);
+	wait_for(&w, "delete a/one\n");
+	wait_status(&w, SLICE, "relists", "1");
+	wait_status(&w, SLICE, "last_relist", "\"the server no longer had the changes (410)\"");
 	world_close(&w);
 }
