@@ -296,6 +296,7 @@ int pb_api_source_start(uv_loop_t *loop, struct pb_sink *sink, struct pb_api_con
 		return pb_err_set(err, -ENOMEM, "API source: out of memory");
 	}
 	s->source.ops = &source_ops;
+	s->source.digest = pb_api_config_digest(config);
 	s->loop = loop;
 	s->sink = sink;
 	s->timing = *timing;

@@ -49,6 +49,7 @@ static void one_closed(struct pb_kube *kube)
 		return;
 	stores_free(kube);
 	free(kube->source_path);
+	free(kube->source_error);
 	free(kube);
 	if (closed)
 		closed(arg);
@@ -64,10 +65,8 @@ static void source_closed(void *arg)
 	one_closed(arg);
 }
 
-void pb_kube_source_drop(struct pb_kube *kube)
+void pb_kube_source_drop(struct pb_kube *kube, struct pb_source *source)
 {
-	struct pb_source *source = PB_TAKE_PTR(kube->source);
-
 	if (!source)
 		return;
 	kube->open++;
@@ -79,6 +78,6 @@ void pb_kube_close(struct pb_kube *kube, void (*closed)(void *arg), void *arg)
 	kube->closing = true;
 	kube->closed = closed;
 	kube->closed_arg = arg;
-	pb_kube_source_drop(kube);
+	pb_kube_source_drop(kube, PB_TAKE_PTR(kube->source));
 	uv_close((uv_handle_t *)&kube->idle, idle_closed);
 }

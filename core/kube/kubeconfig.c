@@ -18,6 +18,7 @@ struct reader {
 	const char *name;
 	yaml_document_t doc;
 	struct pb_api_config *config;
+	const char *user; /* whose section is read, NULL before */
 	struct pb_err *err;
 };
 
@@ -26,7 +27,7 @@ struct field {
 	const char *key;
 	char **text;	     /* a string, or */
 	bool *flag;	     /* a boolean, or */
-	const char *refused; /* why the key can't be honoured */
+	const char *refused; /* why the key of a user can't be honoured */
 	unsigned line;	     /* where it was found, 0: not there */
 };
 
@@ -121,7 +122,8 @@ static int read_fields(struct reader *r, const yaml_node_t *map, struct field *f
 		if (rc < 0 || !value)
 			continue;
 		if (fields[i].refused)
-			rc = bad(r, value, "\"%s\": %s", fields[i].key, fields[i].refused);
+			rc = bad(r, value, "user \"%s\": \"%s\": %s", r->user, fields[i].key,
+				 fields[i].refused);
 		else if (fields[i].flag)
 			rc = read_flag(r, value, &fields[i]);
 		else
@@ -409,6 +411,7 @@ static int read_context(struct reader *r, const yaml_node_t *context)
 		return bad(r, user, "\"user\" must be a string");
 	if (!*scalar(user))
 		return 0;
+	r->user = scalar(user);
 	rc = find_section(r, "user", user, &section);
 	return rc < 0 ? rc : read_user(r, section);
 }

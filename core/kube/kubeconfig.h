@@ -42,6 +42,12 @@ int pb_kubeconfig_parse(const char *name, const char *text, size_t len,
 /* From KUBERNETES_SERVICE_HOST and _PORT and the service account mounted at `directory`. */
 int pb_api_config_in_cluster(const char *directory, struct pb_api_config **ret_config,
 			     struct pb_err *err);
+/*
+ * Equal for settings that lead to the same server as the same user: covers the fields and the
+ * content of the certificate files, as they are now. Of a token file only the path counts: whoever
+ * uses the settings reads it again anyway.
+ */
+uint64_t pb_api_config_digest(const struct pb_api_config *config);
 struct pb_api_config *pb_api_config_free(struct pb_api_config *config); /* returns NULL */
 
 #define PB_SERVICE_ACCOUNT_DIR "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -8,6 +8,8 @@
 #include <curl/curl.h>
 #include <sys/stat.h>
 
+#define PEM_MAX ((size_t)1024 * 1024)
+
 static void wipe_string(char *s)
 {
 	if (s)
@@ -42,6 +44,40 @@ struct pb_api_config *pb_api_config_free(struct pb_api_config *config)
 	wipe_pem(&config->key);
 	free(config);
 	return NULL;
+}
+
+static uint64_t digest_text(const char *text, uint64_t seed)
+{
+	/* The end counts too, and NULL is not "". */
+	return text ? pb_hash64(text, strlen(text) + 1, seed) : pb_hash64("\1", 1, seed);
+}
+
+static uint64_t digest_pem(const struct pb_api_pem *pem, uint64_t seed)
+{
+	PB_BUF_FREE struct pb_buf text = {0};
+	uint64_t digest = digest_text(pem->file, seed);
+
+	if (pem->file && pb_file_read(pem->file, PEM_MAX, &text, NULL) == 0)
+		digest = pb_hash64(text.data, text.len, digest);
+	if (text.data)
+		explicit_bzero(text.data, text.cap);
+	return pb_hash64(pem->text.data, pem->text.len, digest);
+}
+
+uint64_t pb_api_config_digest(const struct pb_api_config *c)
+{
+	const char *const texts[] = {c->origin,	    c->tls_server_name, c->proxy,   c->token,
+				     c->token_file, c->username,	c->password};
+	const bool flags[] = {c->insecure, c->no_compression};
+	uint64_t digest = pb_hash64(flags, sizeof(flags), c->n_servers);
+
+	for (size_t i = 0; i < c->n_servers; i++)
+		digest = digest_text(c->servers[i], digest);
+	for (size_t i = 0; i < PB_ARRAY_LEN(texts); i++)
+		digest = digest_text(texts[i], digest);
+	digest = digest_pem(&c->ca, digest);
+	digest = digest_pem(&c->cert, digest);
+	return digest_pem(&c->key, digest);
 }
 
 static bool url_part(CURLU *url, CURLUPart part)

@@ -52,6 +52,7 @@ void pb_sink_state(struct pb_sink *sink, uint32_t kind, bool healthy, const char
 
 struct pb_source {
 	const struct pb_source_ops *ops;
+	uint64_t digest; /* of what it was made from: equal ones would do the same */
 };
 
 /* What only the source knows of a kind. Strings live until it is asked again or closed. */

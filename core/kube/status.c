@@ -76,6 +76,7 @@ cJSON *pb_kube_status_json(struct pb_kube *kube)
 	cJSON *json = cJSON_CreateObject(), *source, *kinds;
 
 	cJSON_AddStringToObject(json, "source", kube->source ? kube->source->ops->name : "none");
+	cJSON_AddStringToObject(json, "source_error", kube->source_error ? kube->source_error : "");
 	source = kube->source ? kube->source->ops->status(kube->source) : NULL;
 	if (source)
 		cJSON_AddItemToObject(json, "detail", source);

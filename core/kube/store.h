@@ -93,6 +93,7 @@ struct pb_kube {
 	struct pb_source *source;
 	enum pb_kube_source_kind source_kind;
 	char *source_path;
+	char *source_error; /* why the configuration's source was not taken, NULL: it was */
 	struct pb_kube_store stores[PB_KUBE_KINDS];
 	struct pb_kube_watch *delivering;
 	uint32_t turn; /* the kind that is served first */
@@ -115,8 +116,8 @@ void pb_kube_store_settle(struct pb_kube_store *store, struct pb_kube_entry *ent
 
 /* ---- kube.c ---- */
 
-/* Closes the source; what it brought stays. */
-void pb_kube_source_drop(struct pb_kube *kube);
+/* Closes a source, which may be NULL; what it brought stays. */
+void pb_kube_source_drop(struct pb_kube *kube, struct pb_source *source);
 
 /* ---- watch.c ---- */
 
