@@ -27,7 +27,8 @@ static bool agent_stopping(const struct pb_agent *agent)
 	return strcmp(agent->state, "stopping") == 0;
 }
 
-/* ---- stop: node, plugins, Kubernetes, datapath, control; each when the one before is gone ---- */
+/* ---- stop: node, plugins, peers, Kubernetes, datapath, control; each when the one before is gone
+ * ---- */
 
 static void stop_expired(uv_timer_t *timer)
 {
@@ -70,6 +71,17 @@ static void kube_closed(void *arg)
 		dp_closed(agent);
 }
 
+static void peers_closed(void *arg)
+{
+	struct pb_agent *agent = arg;
+
+	agent->peers = NULL;
+	if (agent->kube)
+		pb_kube_close(agent->kube, kube_closed, agent);
+	else
+		kube_closed(agent);
+}
+
 static void manager_closed(void *arg, int result, const char *text)
 {
 	struct pb_agent *agent = arg;
@@ -77,10 +89,10 @@ static void manager_closed(void *arg, int result, const char *text)
 	if (result < 0)
 		pb_warn("core", "plugins did not end in order: %s", text);
 	agent->manager = NULL;
-	if (agent->kube)
-		pb_kube_close(agent->kube, kube_closed, agent);
+	if (agent->peers)
+		pb_peers_close(agent->peers, peers_closed, agent);
 	else
-		kube_closed(agent);
+		peers_closed(agent);
 }
 
 static void node_closed(void *arg)
@@ -103,6 +115,9 @@ static void agent_stop(struct pb_agent *agent, int exit_code)
 	agent_notify("STOPPING=1");
 	uv_timer_start(&agent->stop_timer, stop_expired, STOP_DEADLINE_MS, 0);
 	uv_unref((uv_handle_t *)&agent->stop_timer);
+	/* What the others let go of from here on stays in the maps: the datapath goes on. */
+	if (agent->peers)
+		pb_peers_quiesce(agent->peers);
 	if (agent->node)
 		pb_node_close(agent->node, node_closed, agent);
 	else
@@ -174,6 +189,8 @@ static void agent_reload(struct pb_agent *agent)
 	agent->applying = true;
 	agent->state = "reloading";
 	agent_log_setup(agent, agent->next);
+	if (pb_peers_reconfigure(agent->peers, agent->next, &err) < 0)
+		pb_error("core", "SIGHUP: identity: %s", err.text);
 	if (agent->node && pb_node_reconfigure(agent->node, agent->next, &err) < 0)
 		pb_error("core", "SIGHUP: datapath.devices: %s", err.text);
 	if (pb_dp_reconfigure(agent->dp, agent->next, &err) < 0)
@@ -293,12 +310,18 @@ static int open_rooms(struct pb_agent *agent, struct pb_err *err)
 	rc = pb_dp_open(&agent->loop, agent->config, &agent->dp, err);
 	if (rc == 0)
 		rc = pb_kube_new(&agent->loop, agent->config, &agent->kube, err);
+	if (rc == 0)
+		rc = pb_peers_new(&agent->loop, agent->config, agent->dp, agent->kube,
+				  &agent->peers, err);
 	if (rc < 0)
 		return rc;
 	env.dp = agent->dp;
 	env.kube = agent->kube;
 	env.control = agent->control;
+	env.cidrs = agent_cidr_ops(agent);
 	rc = pb_manager_new(&env, &agent->manager, err);
+	if (rc == 0)
+		agent_publish_peers(agent);
 	if (rc == 0)
 		rc = agent_commands_add(agent, err);
 	if (rc == 0)

@@ -79,6 +79,7 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	add(o, "loop", loop_json(agent));
 	add(o, "plugins", pb_manager_status_json(agent->manager));
 	add(o, "kubernetes", pb_kube_status_json(agent->kube));
+	add(o, "identities", pb_peers_status_json(agent->peers));
 	add(o, "datapath", pb_dp_status_json(agent->dp));
 	reply(req, o);
 }
@@ -141,6 +142,35 @@ static void cmd_endpoint_list(void *arg, struct pb_request *req, const char *con
 		pb_request_fail(req, EAGAIN, "the agent is still starting; ask again");
 }
 
+typedef cJSON *(*list_fn)(struct pb_peers *peers, const char *filter, const char *after,
+			  struct pb_err *err);
+
+static void list_peers(const struct pb_agent *agent, struct pb_request *req,
+		       const char *const *args, uint32_t n_args, list_fn list)
+{
+	struct pb_err err = {0};
+	cJSON *page;
+
+	if (refuse_while_ending(agent, req))
+		return;
+	page = list(agent->peers, n_args > 0 ? args[0] : "", n_args > 1 ? args[1] : "", &err);
+	if (page)
+		pb_request_reply(req, page);
+	else
+		pb_request_fail(req, err.code, "%s", err.text);
+}
+
+static void cmd_identity_list(void *arg, struct pb_request *req, const char *const *args,
+			      uint32_t n_args)
+{
+	list_peers(arg, req, args, n_args, pb_peers_identities_json);
+}
+
+static void cmd_ip_list(void *arg, struct pb_request *req, const char *const *args, uint32_t n_args)
+{
+	list_peers(arg, req, args, n_args, pb_peers_ips_json);
+}
+
 int agent_commands_add(struct pb_agent *agent, struct pb_err *err)
 {
 	const struct pb_control_command commands[] = {
@@ -151,6 +181,10 @@ int agent_commands_add(struct pb_agent *agent, struct pb_err *err)
 		{"map dump", "NAME", "entries of a map", cmd_map_dump, agent},
 		{"endpoint list", "", "pods of this node and their interfaces", cmd_endpoint_list,
 		 agent},
+		{"identity list", "[FILTER] [AFTER]",
+		 "identities and their labels, a page at a time", cmd_identity_list, agent},
+		{"ip list", "[FILTER] [AFTER]", "addresses and their identities, a page at a time",
+		 cmd_ip_list, agent},
 	};
 
 	for (size_t i = 0; i < PB_ARRAY_LEN(commands); i++) {

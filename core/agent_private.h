@@ -12,6 +12,7 @@
 #include <datapath/datapath.h>
 #include <kube/kube.h>
 #include <node/node.h>
+#include <node/peers.h>
 #include <plugin/manager.h>
 
 struct pb_agent {
@@ -24,6 +25,7 @@ struct pb_agent {
 	struct pb_kube *kube;
 	struct pb_manager *manager;
 	struct pb_node *node;
+	struct pb_peers *peers;
 	struct pb_lag lag;
 	uv_poll_t signals; /* of signal_fd */
 	int signal_fd;
@@ -39,6 +41,10 @@ struct pb_agent {
 
 /* agent_commands.c: status, chain show, map list, map dump, endpoint list. */
 int agent_commands_add(struct pb_agent *agent, struct pb_err *err);
+
+/* agent_peers.c: what plugins hold, and where identities are published. */
+struct pb_manager_cidr_ops agent_cidr_ops(struct pb_agent *agent);
+void agent_publish_peers(struct pb_agent *agent);
 
 /* agent_notify.c: tells systemd, when it asked to be told (NOTIFY_SOCKET). */
 void agent_notify(const char *state);

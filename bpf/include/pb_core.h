@@ -34,4 +34,20 @@ struct {
 	__type(value, struct pb_switches);
 } pb_switches SEC(".maps");
 
+/*
+ * SHA-256 of what an identity stands for, by its number. Programs don't read it: it is pinned so
+ * that a restarted agent gives the same numbers again.
+ */
+struct pb_identity_digest {
+	__u8 sha256[32];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct pb_identity_digest);
+} pb_identities SEC(".maps");
+
 #endif

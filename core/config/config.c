@@ -29,6 +29,7 @@ struct key {
 	unsigned min, max, preset; /* KEY_UINT; preset also of KEY_WORD */
 	const char *fallback;
 	const char *const *words;
+	const char *example; /* KEY_LIST: how to write one */
 	/* NULL when the string is fine, else what is wrong with it. */
 	const char *(*check)(const char *value);
 };
@@ -37,9 +38,10 @@ static const char *const source_words[] = {"none", "manifests", "api", NULL};
 static const char *const attach_words[] = {"auto", "tcx", "clsact", NULL};
 static const char *const format_words[] = {"logfmt", "json", NULL};
 static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
+static const char *const bool_words[] = {"false", "true", NULL};
 static const char *const required_words[] = {"never", "always", NULL};
-static const char *const section_words[] = {"node",  "kubernetes", "datapath", "control",
-					    "agent", "log",	   "plugins",  NULL};
+static const char *const section_words[] = {"node",    "kubernetes", "datapath", "control", "agent",
+					    "cluster", "identity",   "log",	 "plugins", NULL};
 static const char *const plugin_words[] = {"path", "required", NULL};
 
 static const char *check_node_name(const char *value)
@@ -65,6 +67,41 @@ static const char *check_device(const char *value)
 	return NULL;
 }
 
+static const char *check_cluster(const char *value)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-.";
+	size_t len = strlen(value);
+
+	if (len > 63 || value[strspn(value, allowed)] || strchr("-.", value[0]) ||
+	    strchr("-.", value[len - 1]))
+		return "is no cluster name; use up to 63 lower case letters, digits, '-' and '.'";
+	return NULL;
+}
+
+static const char *check_label(const char *value)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789-_./";
+	const bool out = *value == '!';
+	const char *key = value + out;
+
+	if (strncmp(key, "k8s:", 4) == 0 || strncmp(key, "any:", 4) == 0)
+		key += 4;
+	if (!*key)
+		return "names no label; give the beginning of a label's key";
+	if (strchr(key, ':'))
+		return "has an unknown source; known are k8s and any";
+	if (key[strspn(key, allowed)])
+		return "is no beginning of a label's key; patterns are not understood";
+	if (strlen(key) > 317)
+		return "is longer than the 317 characters of a label's key";
+	if (out && (strcmp(key, "io.kubernetes.pod.namespace") == 0 ||
+		    strcmp(key, "io.cilium.k8s.policy.cluster") == 0 ||
+		    strcmp(key, "io.cilium.k8s.policy.serviceaccount") == 0))
+		return "can't be left out: policies depend on it";
+	return NULL;
+}
+
 static const char *check_socket(const char *value)
 {
 	if (strlen(value) > CONFIG_SOCKET_MAX)
@@ -79,7 +116,8 @@ static const struct key keys[] = {
 	{"kubernetes.source", KEY_WORD, .offset = AT(kubernetes.source), .words = source_words},
 	{"kubernetes.manifests", KEY_PATH, .offset = AT(kubernetes.manifests)},
 	{"kubernetes.kubeconfig", KEY_PATH, .offset = AT(kubernetes.kubeconfig)},
-	{"datapath.devices", KEY_LIST, .offset = AT(datapath.devices), .check = check_device},
+	{"datapath.devices", KEY_LIST, .offset = AT(datapath.devices), .check = check_device,
+	 .example = "[eth0]"},
 	{"datapath.cgroup", KEY_PATH, .fixed = true, .offset = AT(datapath.cgroup)},
 	{"datapath.bpffs", KEY_PATH, .fixed = true, .offset = AT(datapath.bpffs),
 	 .fallback = "/sys/fs/bpf/patchbay"},
@@ -96,17 +134,25 @@ static const struct key keys[] = {
 	 .max = 1000, .preset = 3},
 	{"agent.callback_deadline_ms", KEY_UINT, .fixed = true,
 	 .offset = AT(agent.callback_deadline_ms), .min = 100, .max = 600000, .preset = 5000},
+	{"cluster.name", KEY_STRING, .offset = AT(cluster.name), .fallback = "default",
+	 .check = check_cluster},
+	{"identity.labels", KEY_LIST, .offset = AT(identity.labels), .check = check_label,
+	 .example = "[k8s:app, \"!k8s:commit\"]"},
+	{"identity.remote_node", KEY_WORD, .offset = AT(identity.remote_node), .words = bool_words,
+	 .preset = 1},
 	{"log.format", KEY_WORD, .offset = AT(log.format), .words = format_words},
 	{"log.level", KEY_WORD, .offset = AT(log.level), .words = level_words,
 	 .preset = PB_LOG_INFO},
 };
 
-/* The list of datapath.devices; n_devices follows it in the structure. */
+/* A KEY_LIST: its length follows the pointer in the structure. */
 struct list {
 	char **items;
 	size_t n;
 };
 _Static_assert(AT(datapath.n_devices) == AT(datapath.devices) + offsetof(struct list, n),
+	       "a KEY_LIST is a pointer and its length");
+_Static_assert(AT(identity.n_labels) == AT(identity.labels) + offsetof(struct list, n),
 	       "a KEY_LIST is a pointer and its length");
 
 struct reader {
@@ -246,8 +292,12 @@ static int read_list(struct reader *r, const struct key *key, const struct pb_ya
 
 	if (node->type == PB_YAML_NULL)
 		return 0;
-	if (node->type != PB_YAML_LIST)
-		return wrong_type(r, node, key->name, "a list", "; write it as [eth0]");
+	if (node->type != PB_YAML_LIST) {
+		char remedy[80];
+
+		snprintf(remedy, sizeof(remedy), "; write it as %s", key->example);
+		return wrong_type(r, node, key->name, "a list", remedy);
+	}
 	list->items = calloc(node->n ? node->n : 1, sizeof(*list->items));
 	if (!list->items)
 		return no_memory(r);
@@ -545,6 +595,13 @@ int pb_config_load(const char *path, struct pb_config **ret_config, struct pb_er
 	return rc < 0 ? rc : pb_config_parse(path, text.data, text.len, ret_config, err);
 }
 
+static void list_free(struct list *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		free(list->items[i]);
+	free(list->items);
+}
+
 struct pb_config *pb_config_free(struct pb_config *config)
 {
 	if (!config)
@@ -552,10 +609,9 @@ struct pb_config *pb_config_free(struct pb_config *config)
 	for (size_t k = 0; k < PB_ARRAY_LEN(keys); k++) {
 		if (keys[k].type == KEY_STRING || keys[k].type == KEY_PATH)
 			free(*(char **)field(config, &keys[k]));
+		else if (keys[k].type == KEY_LIST)
+			list_free(field(config, &keys[k]));
 	}
-	for (size_t i = 0; i < config->datapath.n_devices; i++)
-		free(config->datapath.devices[i]);
-	free(config->datapath.devices);
 	for (size_t i = 0; i < config->n_plugins; i++) {
 		free(config->plugins[i].name);
 		free(config->plugins[i].path);

@@ -60,6 +60,14 @@ struct pb_config {
 		unsigned callback_deadline_ms; /* 5000: a callback that takes longer has crashed */
 	} agent;
 	struct {
+		char *name; /* a label of every pod: policies of several clusters tell them apart */
+	} cluster;
+	struct {
+		char **labels; /* which labels make identities; core/node/labels.h */
+		size_t n_labels;
+		unsigned remote_node; /* 1: other nodes are remote-node, 0: they are host */
+	} identity;
+	struct {
 		enum pb_log_format format;
 		uint32_t level;
 	} log;

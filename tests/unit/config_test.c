@@ -169,7 +169,7 @@ Test(config, an_unknown_key_is_refused_with_a_suggestion)
 		{"kubernets: {}", "1: kubernets: unknown key; did you mean \"kubernetes\"?"},
 		{"log:\n  colour: x\n", "2: log.colour: unknown key; known are format, level"},
 		{"frobnicate: 1", "1: frobnicate: unknown key; known are node, kubernetes, "
-				  "datapath, control, agent, log, plugins"},
+				  "datapath, control, agent, cluster, identity, log, plugins"},
 		{"node: {name: a, names: b}", "1: node.names: unknown key; did you mean \"name\"?"},
 	};
 
@@ -309,7 +309,7 @@ Test(config, yaml_that_a_configuration_has_no_use_for_is_refused)
 				     "find expected ',' or '}'"},
 		{"a: \"\x1b[31m\"\n", "1: not valid YAML: control characters are not allowed"},
 		{"\"\\e[31m\": 1\n", "1: ?[31m: unknown key; known are node, kubernetes, datapath, "
-				     "control, agent, log, plugins"},
+				     "control, agent, cluster, identity, log, plugins"},
 	};
 
 	refuse_all(cases, PB_ARRAY_LEN(cases));

@@ -127,7 +127,7 @@ struct pb_packet {
 	__u8 redirect_kind; /* enum pb_redirect_kind */
 	__u16 reason;	    /* enum pb_reason */
 	__u32 redirect_ifindex;
-	__u32 src_identity; /* 0 when no program looked it up */
+	__u32 src_identity; /* 0 when no program looked it up; see pb_src_identity() */
 	__u32 dst_identity;
 	__u32 policy; /* the policy that decided, 0 when none did */
 	union pb_addr orig_saddr;
@@ -196,8 +196,8 @@ enum pb_identity {
 /* What an entry of the ipcache was learned from; the highest of those known for a prefix counts. */
 enum pb_ip_source {
 	PB_IP_CIDR = 1,	       /* a range named by a plugin, host->cidr_hold() */
-	PB_IP_POD = 2,	       /* a pod of another node */
-	PB_IP_LOCAL_POD = 3,   /* a pod of this node */
+	PB_IP_POD = 2,	       /* a pod, by what Kubernetes says of it */
+	PB_IP_LOCAL_POD = 3,   /* a pod of this node, by its endpoint */
 	PB_IP_REMOTE_NODE = 4, /* an address of another node */
 	PB_IP_HOST = 5,	       /* an address of this node */
 };

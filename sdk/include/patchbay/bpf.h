@@ -75,6 +75,28 @@ struct {
 	__type(value, struct pb_endpoint);
 } pb_endpoints SEC(".maps");
 
+/*
+ * The ipcache: who has an address, the longest prefix first. Written by the agent only; look in it
+ * by pb_identity4() and pb_identity6().
+ */
+#define PB_IPCACHE_MAX 524288
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PB_IPCACHE_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct pb_ipcache_key4);
+	__type(value, struct pb_ipcache_value);
+} pb_ipcache4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, PB_IPCACHE_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct pb_ipcache_key6);
+	__type(value, struct pb_ipcache_value);
+} pb_ipcache6 SEC(".maps");
+
 /* The event ring that the agent reads. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -174,9 +196,14 @@ PB_INLINE int pb_redirect(struct __sk_buff *ctx, __u32 kind, __u32 ifindex)
 	return pb_missed();
 }
 
-/* Keeps the tuple before its first translation. Call it before the first change of a header. */
+/*
+ * Keeps the tuple before its first translation. Call it before the first change of a header. The
+ * identities are forgotten: those of the new addresses may be others.
+ */
 PB_INLINE void pb_packet_keep_orig(struct pb_packet *pkt)
 {
+	pkt->src_identity = PB_IDENTITY_UNKNOWN;
+	pkt->dst_identity = PB_IDENTITY_UNKNOWN;
 	if (pkt->flags & PB_PKT_TRANSLATED)
 		return;
 	pkt->orig_saddr = pkt->saddr;
@@ -195,6 +222,73 @@ PB_INLINE struct pb_endpoint *pb_endpoint(struct pb_packet *pkt)
 	if (ep)
 		pkt->endpoint = ep->id;
 	return ep;
+}
+
+/*
+ * The identity of an IPv4 address (network byte order): that of the longest prefix in the ipcache,
+ * PB_IDENTITY_WORLD when none covers it. Costs an LPM lookup. Any hook.
+ */
+PB_INLINE __u32 pb_identity4(__be32 addr)
+{
+	const struct pb_ipcache_key4 key = {.bits = 32, .addr = addr};
+	const struct pb_ipcache_value *value = bpf_map_lookup_elem(&pb_ipcache4, &key);
+
+	return value ? value->identity : PB_IDENTITY_WORLD;
+}
+
+/* The same for an IPv6 address: addr->v6. */
+PB_INLINE __u32 pb_identity6(const union pb_addr *addr)
+{
+	struct pb_ipcache_key6 key = {.bits = 128};
+	const struct pb_ipcache_value *value;
+
+	key.addr[0] = addr->v6[0];
+	key.addr[1] = addr->v6[1];
+	key.addr[2] = addr->v6[2];
+	key.addr[3] = addr->v6[3];
+	value = bpf_map_lookup_elem(&pb_ipcache6, &key);
+	return value ? value->identity : PB_IDENTITY_WORLD;
+}
+
+/* By address alone; PB_IDENTITY_UNKNOWN when the packet is not IP. */
+PB_INLINE __u32 pb_addr_identity(const struct pb_packet *pkt, const union pb_addr *addr)
+{
+	if (pkt->family == 4)
+		return pb_identity4(addr->v4);
+	return pkt->family == 6 ? pb_identity6(addr) : PB_IDENTITY_UNKNOWN;
+}
+
+/* The endpoint's own; one whose identity isn't known yet must not pass for anybody. */
+PB_INLINE __u32 pb_own_identity(struct pb_packet *pkt)
+{
+	const struct pb_endpoint *ep = pb_endpoint(pkt);
+
+	return ep && ep->identity ? ep->identity : PB_IDENTITY_INIT;
+}
+
+/*
+ * Who sends the packet. Looked up once, then kept in the record: pkt->src_identity. On pod-egress
+ * it is the pod behind the device, whatever source address it writes into its packets; elsewhere
+ * what the ipcache says of the source address, as the headers are now. A program that changes an
+ * address without pb_packet_keep_orig() must set both identities of the record to 0. tc hooks.
+ */
+PB_INLINE __u32 pb_src_identity(struct pb_packet *pkt)
+{
+	if (!pkt->src_identity)
+		pkt->src_identity = pb_hook_id == PB_HOOK_POD_EGRESS
+					    ? pb_own_identity(pkt)
+					    : pb_addr_identity(pkt, &pkt->saddr);
+	return pkt->src_identity;
+}
+
+/* Whom the packet is for, in the same way; on pod-ingress the pod behind the device. */
+PB_INLINE __u32 pb_dst_identity(struct pb_packet *pkt)
+{
+	if (!pkt->dst_identity)
+		pkt->dst_identity = pb_hook_id == PB_HOOK_POD_INGRESS
+					    ? pb_own_identity(pkt)
+					    : pb_addr_identity(pkt, &pkt->daddr);
+	return pkt->dst_identity;
 }
 
 /* Hooks where the kernel lets a program refuse, and knows bpf_get_retval(). */
