@@ -187,7 +187,7 @@ static void source_want(struct pb_source *source, uint32_t kind, bool on)
 		else if (s->probed)
 			pb_reflector_start(s->reflectors[i]);
 		else
-			pb_sink_state(s->sink, kind, false, "asking the server for its version");
+			pb_sink_state(s->sink, kind, true, "asking the server for its version");
 	}
 }
 

@@ -63,7 +63,7 @@ void pb_kube_store_settle(struct pb_kube_store *store, struct pb_kube_entry *ent
 {
 	struct pb_kube_watch *watch;
 
-	if (entry->object || entry->n_notes)
+	if (entry->object || entry->notes)
 		return;
 	DL_FOREACH (store->watches, watch)
 		if (watch->cursor == entry)

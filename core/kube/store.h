@@ -20,9 +20,6 @@
 
 #define PB_KUBE_KINDS 7 /* enum pb_kube_kind, 0 unused */
 
-/* The most watches of one kind: bits of pb_kube_entry.noted. */
-#define PB_KUBE_WATCHES_MAX 64
-
 /* "discovery.k8s.io/v1beta1" and longer ones. */
 #define PB_KUBE_VERSION_MAX 128
 
@@ -30,17 +27,19 @@
 struct pb_kube_entry {
 	UT_hash_handle hh;
 	struct pb_kube_object *object; /* NULL: deleted */
-	uint64_t noted;		       /* by watch: it has a note for this entry */
+	struct pb_kube_note *notes;    /* of all watches, one each at most */
 	uint64_t seq;		       /* order of creation, which is the order of replay */
-	uint32_t n_notes;
-	uint32_t listed; /* the list that last put it */
-	char key[];	 /* NAMESPACE/NAME */
+	uint32_t listed;	       /* the list that last put it */
+	char key[];		       /* NAMESPACE/NAME */
 };
 
 /* What a watch has still to be told about an entry. */
 struct pb_kube_note {
-	struct pb_kube_note *next;
+	struct pb_kube_note *next; /* of the watch */
 	struct pb_kube_note *prev;
+	struct pb_kube_note *entry_next;
+	struct pb_kube_note *entry_prev;
+	struct pb_kube_watch *watch;
 	struct pb_kube_entry *entry;
 	struct pb_kube_object *told; /* with a reference; NULL: nothing yet */
 };
@@ -56,7 +55,7 @@ struct pb_kube_watch {
 	struct pb_kube_watch *prev;
 	struct pb_kube *kube;
 	uint32_t kind;
-	uint32_t bit;
+	uint64_t mark; /* equal to the store's: it has a note for the entry in question */
 	pb_kube_watch_fn fn;
 	void *arg;
 	struct pb_kube_note *notes;   /* first in, first out */
@@ -69,7 +68,7 @@ struct pb_kube_watch {
 struct pb_kube_store {
 	struct pb_kube_entry *entries; /* in the order of `seq` */
 	struct pb_kube_watch *watches;
-	uint64_t bits; /* taken by watches */
+	uint64_t mark; /* grows with each change */
 	uint64_t next_seq;
 	uint64_t objects;
 	uint64_t events;

@@ -19,21 +19,28 @@ static void note_add(struct pb_kube_watch *watch, struct pb_kube_entry *entry)
 		pb_error("kube", "out of memory: the agent can't keep its view of Kubernetes");
 		abort();
 	}
-	*note = (struct pb_kube_note){.entry = entry};
+	*note = (struct pb_kube_note){.watch = watch, .entry = entry};
 	if (entry->object)
 		note->told = pb_kube_object_ref(entry->object);
-	entry->noted |= UINT64_C(1) << watch->bit;
-	entry->n_notes++;
 	DL_APPEND(watch->notes, note);
+	DL_APPEND2(entry->notes, note, entry_prev, entry_next);
 }
 
 void pb_kube_note_change(struct pb_kube *kube, uint32_t kind, struct pb_kube_entry *entry)
 {
+	struct pb_kube_store *store = &kube->stores[kind];
 	struct pb_kube_watch *watch;
+	struct pb_kube_note *note;
 
-	kube->stores[kind].last_change = uv_now(kube->loop);
-	DL_FOREACH (kube->stores[kind].watches, watch) {
-		if (watch->gone || entry->noted & UINT64_C(1) << watch->bit)
+	store->last_change = uv_now(kube->loop);
+	store->mark++;
+	/* Looked up from the entry's side, the cost of a change doesn't follow the queues. */
+	DL_FOREACH2(entry->notes, note, entry_next)
+	{
+		note->watch->mark = store->mark;
+	}
+	DL_FOREACH (store->watches, watch) {
+		if (watch->gone || watch->mark == store->mark)
 			continue;
 		/* The replay will come by and tell what is there then. */
 		if (watch->cursor && entry->seq >= watch->cursor->seq)
@@ -97,8 +104,7 @@ static void tell_change(struct pb_kube_watch *watch, struct pb_kube_object *old,
 static void note_drop(struct pb_kube_watch *watch, struct pb_kube_note *note)
 {
 	DL_DELETE(watch->notes, note);
-	note->entry->noted &= ~(UINT64_C(1) << watch->bit);
-	note->entry->n_notes--;
+	DL_DELETE2(note->entry->notes, note, entry_prev, entry_next);
 	pb_kube_store_settle(&watch->kube->stores[watch->kind], note->entry);
 	pb_kube_object_unref(note->told);
 	free(note);
@@ -230,8 +236,6 @@ int pb_kube_watch(struct pb_kube *kube, uint32_t kind, pb_kube_watch_fn fn, void
 	if (!pb_kube_type(kind) || kube->closing)
 		return -EINVAL;
 	store = &kube->stores[kind];
-	if (store->bits == UINT64_MAX)
-		return -EBUSY;
 	watch = calloc(1, sizeof(*watch));
 	if (!watch)
 		return -ENOMEM;
@@ -239,10 +243,8 @@ int pb_kube_watch(struct pb_kube *kube, uint32_t kind, pb_kube_watch_fn fn, void
 	watch->kind = kind;
 	watch->fn = fn;
 	watch->arg = arg;
-	watch->bit = (uint32_t)__builtin_ctzll(~store->bits);
 	watch->cursor = store->entries;
 	watch->told = store->known == PB_KNOWN_NOT ? store->known_serial : 0;
-	store->bits |= UINT64_C(1) << watch->bit;
 	first = !store->watches;
 	DL_APPEND(store->watches, watch);
 	*ret_watch = watch;
@@ -284,7 +286,6 @@ void pb_kube_unwatch(struct pb_kube_watch *watch)
 	store = &kube->stores[kind];
 	drop_notes(watch);
 	DL_DELETE(store->watches, watch);
-	store->bits &= ~(UINT64_C(1) << watch->bit);
 	watch->gone = true;
 	/* Inside its own callback: whoever calls it frees it. */
 	if (kube->delivering != watch)

@@ -504,7 +504,7 @@ struct pb_host {
 	/*
 	 * As kube_watch(), but from start() to quiesce(): for what only events can decide. The
 	 * replay comes later, from the loop. A successor prepared meanwhile declares its own.
-	 * -EINVAL: no such kind. -EPERM: not in this step. -EBUSY: the kind has 64 watches.
+	 * -EINVAL: no such kind. -EPERM: not in this step.
 	 */
 	int (*kube_watch_open)(struct pb_ctx *ctx, uint32_t kind, pb_kube_fn fn, void *arg,
 			       uint32_t *ret_id);
