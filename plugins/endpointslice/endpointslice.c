@@ -2,43 +2,25 @@
 /*
  * Plugin endpointslice: tells in topic "backends" who stands behind each Service.
  *
- * Owns the watches, the timer and the configuration; the rules are in store.c and merge.c.
- * Nothing is published before every object of the first lists is in, so that a restart never
- * shows a Service with too few backends.
+ * Owns the watches, the timer and the configuration; where backends are read from is decided in
+ * source.c, the rest in store.c, publish.c, index.c and merge.c. Nothing is published before
+ * every object of the first lists is in, so that a restart never shows a Service with too few
+ * backends.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include <cjson/cJSON.h>
 
-#include <patchbay/plugin.h>
-
-#include "store.h"
-
-enum es_mode {
-	ES_AUTO = 0,	  /* slices; Endpoints where a Service has none */
-	ES_SLICES = 1,	  /* slices only */
-	ES_ENDPOINTS = 2, /* Endpoints only */
-};
-
-struct es {
-	struct es_store *store;
-	enum es_mode mode;
-	uint32_t timer;
-	uint64_t timer_due_ms;
-	bool timer_runs;
-	bool slices_ready;
-	bool endpoints_ready;
-	bool slices_absent;
-	bool synced;
-	uint32_t metric_services;
-	uint32_t metric_from_endpoints;
-	uint32_t metric_publications;
-};
+#include "es.h"
 
 /* How long one turn of publishing may keep the loop. */
 #define TURN_MS 1
+/* When a watch that could not be opened is tried again. */
+#define WATCH_RETRY_MS 1000
 
 static uint64_t clock_ms(void *arg)
 {
@@ -66,12 +48,34 @@ static int publish(void *arg, const char *key, const void *value, size_t len)
 	return rc;
 }
 
+static void truncated(void *arg, const char *key)
+{
+	struct pb_ctx *ctx = arg;
+
+	ctx->host->log(
+		ctx, PB_LOG_WARN,
+		"Endpoints %s: the control plane left addresses out; use EndpointSlices for a "
+		"Service of this size",
+		key);
+}
+
+/* ---- the timer ---- */
+
 static void on_timer(struct pb_ctx *ctx, void *arg);
+
+static uint64_t due_ms(const struct es *es)
+{
+	uint64_t due = es_store_due(es->store);
+
+	if (es->retry_ms && es->retry_ms < due)
+		due = es->retry_ms;
+	return es->endpoints_dropped ? 0 : due;
+}
 
 static void arm(struct pb_ctx *ctx)
 {
 	struct es *es = ctx->self;
-	uint64_t due = es_store_due(es->store);
+	uint64_t due = due_ms(es);
 	uint64_t now = clock_ms(ctx);
 
 	if (due == UINT64_MAX || (es->timer_runs && es->timer_due_ms <= due))
@@ -83,93 +87,171 @@ static void arm(struct pb_ctx *ctx)
 						&es->timer) == 0;
 }
 
-static void report(struct pb_ctx *ctx)
+/* ---- the source ---- */
+
+static void on_endpoints(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event);
+
+static void watch_endpoints(struct pb_ctx *ctx, bool want)
 {
 	struct es *es = ctx->self;
-	struct es_counts counts = es_store_counts(es->store);
+	int rc;
 
-	ctx->host->metric_set(ctx, es->metric_services, counts.services);
-	ctx->host->metric_set(ctx, es->metric_from_endpoints, counts.from_endpoints);
-	ctx->host->metric_set(ctx, es->metric_publications, counts.publications);
+	if (es->facts.mode != ES_AUTO || want == es->endpoints_watched)
+		return;
+	if (!want) {
+		es->endpoints_dropped = true;
+		return;
+	}
+	/* Before start() nothing can be opened; then this is asked again. */
+	if (!es->started || es->retry_ms > clock_ms(ctx))
+		return;
+	rc = ctx->host->kube_watch_open(ctx, PB_KUBE_ENDPOINTS, on_endpoints, NULL,
+					&es->endpoints_watch);
+	es->endpoints_watched = rc == 0;
+	es->retry_ms = rc < 0 ? clock_ms(ctx) + WATCH_RETRY_MS : 0;
+	if (rc < 0)
+		ctx->host->log(ctx, PB_LOG_ERROR,
+			       "Endpoints can't be watched (%s); trying again in a second",
+			       strerror(-rc));
 }
 
-static void first_sync(struct pb_ctx *ctx)
+/* True when the policy in force is another one now. */
+static bool decide(struct pb_ctx *ctx)
+{
+	struct es *es = ctx->self;
+	enum es_reason reason = es->reason;
+	enum es_policy policy = es->facts.policy;
+	struct es_decision d;
+
+	es->facts.from_endpoints = es_store_counts(es->store).from_endpoints;
+	d = es_decide(&es->facts);
+	es->facts.looked = d.looked;
+	es->reason = d.reason;
+	watch_endpoints(ctx, d.want_endpoints);
+	if (d.policy == 0) {
+		es_store_hold(es->store);
+		es->open = false;
+	} else if (d.policy != policy || !es->open) {
+		es->facts.policy = d.policy;
+		es->open = true;
+		es_store_open(es->store, d.policy, clock_ms(ctx));
+	}
+	if (es->reason != reason || es->facts.policy != policy)
+		es_report_source(ctx);
+	return es->facts.policy != policy;
+}
+
+/* After everything that may have changed what is known, or what is due. */
+static void follow(struct pb_ctx *ctx)
 {
 	struct es *es = ctx->self;
 
-	es->synced = true;
-	report(ctx);
-	ctx->host->synced(ctx, PB_TOPIC_BACKENDS);
-	if (es->mode == ES_AUTO && es_store_from_endpoints(es->store, "default", "kubernetes"))
-		ctx->host->log(ctx, PB_LOG_WARN,
-			       "no EndpointSlice of default/kubernetes, though it has Endpoints: "
-			       "backends are read from Endpoints; enable the cluster's "
-			       "EndpointSlice controller or set enabled: false");
+	while (decide(ctx))
+		continue;
+	if (!es->synced && es_store_drained(es->store)) {
+		es->synced = true;
+		ctx->host->synced(ctx, PB_TOPIC_BACKENDS);
+	}
+	es_report_metrics(ctx);
+	arm(ctx);
+}
+
+/* The watch ends when the store has none of its objects any more. */
+static void drop_endpoints(struct pb_ctx *ctx, uint64_t deadline_ms)
+{
+	struct es *es = ctx->self;
+
+	if (!es->endpoints_dropped ||
+	    !es_store_drop_endpoints(es->store, clock_ms, ctx, deadline_ms))
+		return;
+	ctx->host->kube_watch_close(ctx, es->endpoints_watch);
+	es->endpoints_dropped = false;
+	es->endpoints_watched = false;
+	es->facts.endpoints = ES_UNKNOWN;
+	es->facts.endpoints_seen = false;
 }
 
 static void on_timer(struct pb_ctx *ctx, void *arg)
 {
 	struct es *es = ctx->self;
+	uint64_t deadline_ms = clock_ms(ctx) + TURN_MS;
 
 	(void)arg;
 	es->timer_runs = false;
-	es_store_run(es->store, clock_ms, ctx, clock_ms(ctx) + TURN_MS);
-	if (!es->synced && es_store_drained(es->store))
-		first_sync(ctx);
-	arm(ctx);
+	es_store_run(es->store, clock_ms, ctx, deadline_ms);
+	drop_endpoints(ctx, deadline_ms);
+	follow(ctx);
 }
 
-static void source_ready(struct pb_ctx *ctx, bool *flag)
-{
-	struct es *es = ctx->self;
+/* ---- events ---- */
 
-	if (*flag)
-		return;
-	*flag = true;
-	if (!es->slices_ready || !es->endpoints_ready)
-		return;
-	es_store_open(es->store, clock_ms(ctx));
-	if (es_store_drained(es->store))
-		first_sync(ctx);
+static bool is_kubernetes(const char *ns, const char *service)
+{
+	return strcmp(ns, "default") == 0 && strcmp(service, "kubernetes") == 0;
 }
 
-static void settle_event(struct pb_ctx *ctx, int rc, const struct pb_kube_meta *meta)
+static enum es_known known_after(const struct pb_kube_event *event)
+{
+	return event->kind == PB_KUBE_ABSENT ? ES_ABSENT : ES_SYNCED;
+}
+
+static void not_taken(struct pb_ctx *ctx, const char *kind, int rc,
+		      const struct pb_kube_event *event)
+{
+	const struct pb_kube_meta *meta = event->object;
+
+	/* Once an object, not with each of its changes. */
+	if (rc == -EINVAL && event->kind == PB_KUBE_PUT && !event->old)
+		ctx->host->log(ctx, PB_LOG_WARN,
+			       "%s %s/%s: ignored: a name is too long or has other characters "
+			       "than letters, digits, \"-\", \".\" and \"_\"; rename it",
+			       kind, meta->ns, meta->name);
+	if (rc == -ENOMEM)
+		ctx->host->log(ctx, PB_LOG_ERROR,
+			       "%s %s/%s: not taken in: out of memory; its backends are missing "
+			       "until it changes",
+			       kind, meta->ns, meta->name);
+}
+
+static bool too_large(const struct pb_kube_endpointslice *slice)
+{
+	return slice && (uint64_t)slice->n_ports * slice->n_endpoints > ES_PLACES_MAX;
+}
+
+static void slice_changed(struct pb_ctx *ctx, const struct pb_kube_event *event)
 {
 	struct es *es = ctx->self;
+	const struct pb_kube_endpointslice *now = event->kind == PB_KUBE_PUT ? event->object : NULL;
+	const struct pb_kube_endpointslice *old = now ? event->old : event->object;
 
-	if (rc < 0)
-		ctx->host->log(ctx, PB_LOG_ERROR, "%s/%s: not taken in (%s)", meta->ns, meta->name,
-			       strerror(-rc));
-	if (es->synced)
-		report(ctx);
-	arm(ctx);
+	not_taken(ctx, "EndpointSlice", es_store_slice(es->store, old, now, clock_ms(ctx)), event);
+	if (too_large(now) && !too_large(old))
+		ctx->host->log(ctx, PB_LOG_WARN,
+			       "EndpointSlice %s/%s: only the first %u pairs of port and endpoint "
+			       "are used: split it",
+			       now->meta.ns, now->meta.name, ES_PLACES_MAX);
+	if (now && is_kubernetes(now->meta.ns, now->service))
+		es->facts.slice_seen |= es_store_has_slices(es->store, "default", "kubernetes");
 }
 
 static void on_slice(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
 {
 	struct es *es = ctx->self;
-	const void *object = event->object;
-	bool put = event->kind == PB_KUBE_PUT;
-	int rc;
 
 	(void)arg;
-	if (put || event->kind == PB_KUBE_DELETE) {
-		rc = es_store_slice(es->store, put ? event->old : object, put ? object : NULL,
-				    clock_ms(ctx));
-		settle_event(ctx, rc, object);
-		return;
+	if (event->kind == PB_KUBE_PUT || event->kind == PB_KUBE_DELETE) {
+		slice_changed(ctx, event);
+	} else {
+		es->facts.slices = known_after(event);
+		es->facts.api = es_api_of(event->api_version);
+		snprintf(es->api_version, sizeof(es->api_version), "%s",
+			 event->api_version ? event->api_version : "");
 	}
-	es->slices_absent = event->kind == PB_KUBE_ABSENT;
-	if (es->slices_absent && es->mode == ES_SLICES)
-		ctx->host->log(ctx, PB_LOG_ERROR,
-			       "the source has no EndpointSlices and enabled: true forbids to read "
-			       "Endpoints: no Service will have backends; set enabled: auto");
-	else if (es->slices_absent)
-		ctx->host->log(ctx, PB_LOG_INFO,
-			       "the source has no EndpointSlices: reading "
-			       "Endpoints");
-	source_ready(ctx, &es->slices_ready);
-	arm(ctx);
+	if (event->kind == PB_KUBE_ABSENT) {
+		es->facts.slice_seen = false;
+		es->facts.looked = false;
+	}
+	follow(ctx);
 }
 
 static void on_endpoints(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
@@ -177,38 +259,40 @@ static void on_endpoints(struct pb_ctx *ctx, void *arg, const struct pb_kube_eve
 	struct es *es = ctx->self;
 	const struct pb_kube_endpoints *now = event->kind == PB_KUBE_PUT ? event->object : NULL;
 	const struct pb_kube_endpoints *old = now ? event->old : event->object;
-	int rc;
+	const struct pb_kube_meta *meta = event->object;
 
 	(void)arg;
-	if (event->kind != PB_KUBE_PUT && event->kind != PB_KUBE_DELETE) {
-		source_ready(ctx, &es->endpoints_ready);
-		arm(ctx);
-		return;
-	}
-	rc = es_store_endpoints(es->store, old, now, clock_ms(ctx));
-	if (now && now->truncated && !(old && old->truncated) &&
-	    (es->mode == ES_ENDPOINTS ||
-	     es_store_from_endpoints(es->store, now->meta.ns, now->meta.name)))
-		ctx->host->log(ctx, PB_LOG_WARN,
-			       "Endpoints %s/%s: the control plane left addresses out; use "
-			       "EndpointSlices for a Service of this size",
-			       now->meta.ns, now->meta.name);
-	settle_event(ctx, rc, event->object);
+	if (!meta)
+		es->facts.endpoints = known_after(event);
+	else
+		/* What is about to be forgotten as a whole takes nothing new in. */
+		not_taken(ctx, "Endpoints",
+			  es_store_endpoints(es->store, es->endpoints_dropped && now ? now : old,
+					     es->endpoints_dropped ? NULL : now, clock_ms(ctx)),
+			  event);
+	if (meta && is_kubernetes(meta->ns, meta->name))
+		es->facts.endpoints_seen =
+			es_store_has_endpoints(es->store, "default", "kubernetes");
+	follow(ctx);
 }
 
 static void on_service(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
 {
 	struct es *es = ctx->self;
 	const struct pb_kube_meta *meta = event->object;
-	int rc;
 
 	(void)arg;
-	if (event->kind != PB_KUBE_PUT && event->kind != PB_KUBE_DELETE)
-		return;
-	rc = es_store_service(es->store, meta->ns, meta->name, event->kind == PB_KUBE_PUT,
-			      clock_ms(ctx));
-	settle_event(ctx, rc, meta);
+	if (!meta)
+		es->facts.services = known_after(event);
+	else
+		not_taken(ctx, "Service",
+			  es_store_service(es->store, meta->ns, meta->name,
+					   event->kind == PB_KUBE_PUT, clock_ms(ctx)),
+			  event);
+	follow(ctx);
 }
+
+/* ---- configuration ---- */
 
 static int parse_mode(struct pb_ctx *ctx, const cJSON *value, enum es_mode *ret_mode)
 {
@@ -246,54 +330,21 @@ static int parse_config(struct pb_ctx *ctx, enum es_mode *ret_mode)
 	return rc;
 }
 
+/* ---- life ---- */
+
 static int declare(struct pb_ctx *ctx)
 {
 	const struct pb_host *h = ctx->host;
 	struct es *es = ctx->self;
 	int rc = h->kube_watch(ctx, PB_KUBE_SERVICE, on_service, NULL);
 
-	if (rc == 0 && es->mode != ES_ENDPOINTS)
+	if (rc == 0 && es->facts.mode != ES_ENDPOINTS)
 		rc = h->kube_watch(ctx, PB_KUBE_ENDPOINTSLICE, on_slice, NULL);
-	if (rc == 0 && es->mode != ES_SLICES)
+	if (rc == 0 && es->facts.mode == ES_ENDPOINTS) {
 		rc = h->kube_watch(ctx, PB_KUBE_ENDPOINTS, on_endpoints, NULL);
-	if (rc == 0)
-		rc = h->metric(ctx, PB_METRIC_GAUGE, "services",
-			       "Services whose backends are published", &es->metric_services);
-	if (rc == 0)
-		rc = h->metric(ctx, PB_METRIC_GAUGE, "from_endpoints",
-			       "Services whose backends come from Endpoints",
-			       &es->metric_from_endpoints);
-	if (rc == 0)
-		rc = h->metric(ctx, PB_METRIC_GAUGE, "publications",
-			       "Values published since this generation started",
-			       &es->metric_publications);
-	return rc;
-}
-
-static int es_prepare(struct pb_ctx *ctx)
-{
-	struct es_store_ops ops = {.publish = publish, .arg = ctx};
-	struct es *es = calloc(1, sizeof(*es));
-	int rc = es ? 0 : -ENOMEM;
-
-	if (rc == 0)
-		rc = parse_config(ctx, &es->mode);
-	if (rc == 0) {
-		ops.node = ctx->host->node_name(ctx);
-		es->slices_ready = es->mode == ES_ENDPOINTS;
-		es->endpoints_ready = es->mode == ES_SLICES;
-		es->store = es_store_new(&ops);
-		rc = es->store ? 0 : -ENOMEM;
+		es->endpoints_watched = true;
 	}
-	ctx->self = es;
-	if (rc == 0)
-		rc = declare(ctx);
-	if (rc < 0 && es) {
-		es_store_free(es->store);
-		free(es);
-		ctx->self = NULL;
-	}
-	return rc;
+	return rc < 0 ? rc : es_report_declare(ctx);
 }
 
 static void es_stop(struct pb_ctx *ctx)
@@ -305,4 +356,37 @@ static void es_stop(struct pb_ctx *ctx)
 	ctx->self = NULL;
 }
 
-PB_PLUGIN("endpointslice", PACKAGE_VERSION, .prepare = es_prepare, .stop = es_stop);
+static int es_prepare(struct pb_ctx *ctx)
+{
+	struct es_store_ops ops = {.publish = publish, .truncated = truncated, .arg = ctx};
+	struct es *es = calloc(1, sizeof(*es));
+	int rc;
+
+	if (!es)
+		return -ENOMEM;
+	ctx->self = es;
+	rc = parse_config(ctx, &es->facts.mode);
+	if (rc == 0) {
+		ops.node = ctx->host->node_name(ctx);
+		/* Without entropy, early at boot, the clock has to do. */
+		if (getrandom(&ops.seed, sizeof(ops.seed), GRND_NONBLOCK) < 0)
+			ops.seed = ctx->host->now_ns();
+		es->store = es_store_new(&ops);
+		rc = es->store ? declare(ctx) : -ENOMEM;
+	}
+	if (rc < 0)
+		es_stop(ctx);
+	return rc;
+}
+
+static int es_start(struct pb_ctx *ctx)
+{
+	struct es *es = ctx->self;
+
+	es->started = true;
+	follow(ctx);
+	return 0;
+}
+
+PB_PLUGIN("endpointslice", PACKAGE_VERSION, .prepare = es_prepare, .start = es_start,
+	  .stop = es_stop);

@@ -105,21 +105,13 @@ static uint32_t put_string(struct es_merge *m, const char *s)
 	return m->table[i].offset;
 }
 
-uint8_t es_state(uint32_t conditions)
-{
-	if (conditions & PB_ENDPOINT_READY)
-		return PB_BACKEND_ACTIVE;
-	if (!(conditions & PB_ENDPOINT_TERMINATING))
-		return 0;
-	return conditions & PB_ENDPOINT_SERVING ? PB_BACKEND_TERMINATING : PB_BACKEND_DRAINING;
-}
-
 static void put(struct es_merge *m, const struct pb_endpoint_entry *e, uint32_t family,
 		const struct pb_slice_port *port, uint32_t port_name)
 {
 	uint8_t state = es_state(e->conditions);
 	struct pb_backend *b;
 
+	m->work++;
 	if (state == 0 || m->error < 0)
 		return;
 	m->error = grow(&m->value, &m->value_cap,
@@ -143,41 +135,52 @@ static void put(struct es_merge *m, const struct pb_endpoint_entry *e, uint32_t 
 		b->flags |= PB_BACKEND_READY;
 }
 
-/* A port without number stands for all ports, one without protocol for a foreign one. */
-static bool port_usable(const struct pb_slice_port *port)
+void es_merge_slice(struct es_merge *m, const struct pb_kube_endpointslice *slice,
+		    struct es_index *ix, uint32_t number)
 {
-	return port->port != 0 && port->protocol != 0;
-}
+	uint32_t left = es_slice_places(slice);
 
-void es_merge_slice(struct es_merge *m, const struct pb_kube_endpointslice *slice)
-{
-	for (uint32_t p = 0; p < slice->n_ports; p++) {
+	for (uint32_t p = 0; p < slice->n_ports && left > 0; p++) {
+		uint32_t n = slice->n_endpoints < left ? slice->n_endpoints : left;
 		uint32_t name;
 
-		if (!port_usable(&slice->ports[p]))
+		left -= n;
+		if (!es_port_usable(&slice->ports[p]))
 			continue;
 		name = put_string(m, slice->ports[p].name);
-		for (uint32_t i = 0; i < slice->n_endpoints; i++)
-			put(m, &slice->endpoints[i], slice->family, &slice->ports[p], name);
+		for (uint32_t i = 0; i < n; i++)
+			if (!ix || es_index_owns(ix, number, p, i))
+				put(m, &slice->endpoints[i], slice->family, &slice->ports[p], name);
 	}
+}
+
+uint32_t es_endpoints_places(const struct pb_kube_endpoints *ep)
+{
+	uint64_t n = 0;
+
+	for (uint32_t s = 0; s < ep->n_subsets && n < ES_PLACES_MAX; s++)
+		n += (uint64_t)ep->subsets[s].n_ports * ep->subsets[s].n_endpoints;
+	return n < ES_PLACES_MAX ? (uint32_t)n : ES_PLACES_MAX;
+}
+
+static uint32_t put_subset_port(struct es_merge *m, const struct pb_endpoints_subset *subset,
+				const struct pb_slice_port *port, uint32_t left)
+{
+	uint32_t n = subset->n_endpoints < left ? subset->n_endpoints : left;
+	uint32_t name = put_string(m, port->name);
+
+	for (uint32_t i = 0; i < n && es_port_usable(port); i++)
+		put(m, &subset->endpoints[i], subset->families[i], port, name);
+	return left - n;
 }
 
 void es_merge_endpoints(struct es_merge *m, const struct pb_kube_endpoints *ep)
 {
-	for (uint32_t s = 0; s < ep->n_subsets; s++) {
-		const struct pb_endpoints_subset *subset = &ep->subsets[s];
+	uint32_t left = es_endpoints_places(ep);
 
-		for (uint32_t p = 0; p < subset->n_ports; p++) {
-			uint32_t name;
-
-			if (!port_usable(&subset->ports[p]))
-				continue;
-			name = put_string(m, subset->ports[p].name);
-			for (uint32_t i = 0; i < subset->n_endpoints; i++)
-				put(m, &subset->endpoints[i], subset->families[i],
-				    &subset->ports[p], name);
-		}
-	}
+	for (uint32_t s = 0; s < ep->n_subsets; s++)
+		for (uint32_t p = 0; p < ep->subsets[s].n_ports && left > 0; p++)
+			left = put_subset_port(m, &ep->subsets[s], &ep->subsets[s].ports[p], left);
 }
 
 static int compare_identity(const struct pb_backend *a, const struct pb_backend *b,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One Service's EndpointSlices (or its Endpoints) merged into one value of topic "backends".
+ * One EndpointSlice, or one Endpoints, made into a part of topic "backends".
  *
  * Owns the rules of docs/behaviour/endpointslice.md about which endpoint counts and how doubles
- * are resolved. Pure: no host, no clock. Nothing here depends on the order in which the objects
- * came, so the same objects always give the same bytes.
+ * inside of an object are resolved; those between slices are index.h's. Pure: no host, no clock.
+ * The same objects always give the same bytes.
  */
 #ifndef ENDPOINTSLICE_MERGE_H
 #define ENDPOINTSLICE_MERGE_H
@@ -15,6 +15,8 @@
 
 #include <patchbay/kube.h>
 #include <patchbay/topics/backends.h>
+
+#include "index.h"
 
 /* Scratch memory, kept over many merges. Zero it before the first. */
 struct es_merge {
@@ -29,6 +31,7 @@ struct es_merge {
 	uint32_t table_len;
 	uint32_t table_used;
 	uint32_t round; /* entries of earlier rounds don't count */
+	uint64_t work;	/* backends looked at so far */
 	int error;	/* the first one since es_merge_begin() */
 };
 
@@ -41,13 +44,15 @@ struct es_merged {
 };
 
 void es_merge_begin(struct es_merge *m);
-void es_merge_slice(struct es_merge *m, const struct pb_kube_endpointslice *slice);
+/* With `ix`, which knows the slice as `number`, only the backends that belong to this slice. */
+void es_merge_slice(struct es_merge *m, const struct pb_kube_endpointslice *slice,
+		    struct es_index *ix, uint32_t number);
 void es_merge_endpoints(struct es_merge *m, const struct pb_kube_endpoints *ep);
 /* -ENOMEM when any step lacked memory; then nothing was made. */
 int es_merge_finish(struct es_merge *m, struct es_merged *ret_merged);
 void es_merge_free(struct es_merge *m);
 
-/* enum pb_backend_state of an endpoint with these conditions; 0: not to be published. */
-uint8_t es_state(uint32_t conditions);
+/* How many backends the Endpoints object has, up to ES_PLACES_MAX. */
+uint32_t es_endpoints_places(const struct pb_kube_endpoints *ep);
 
 #endif

@@ -1,50 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A hash of Services, each with the pointers to its objects, and the list of those that wait.
+ * Objects in and out: a hash of Services and one of their parts.
  */
-#include "store.h"
+#include "store_priv.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
-#include <utlist.h>
-
-struct es_service {
-	UT_hash_handle hh;
-	const struct pb_kube_endpointslice **slices;
-	const struct pb_kube_endpoints *endpoints;
-	struct es_service *prev; /* in es_store.waiting */
-	struct es_service *next;
-	uint64_t digest; /* of what was published */
-	uint64_t published_ms;
-	uint64_t due_ms;
-	uint32_t n_slices;
-	uint32_t cap_slices;
-	uint32_t n_published; /* backends */
-	uint32_t n_usable;    /* of them */
-	bool exists;
-	bool published;
-	bool waiting;
-	bool from_endpoints; /* as counted */
-	bool first;	     /* es_store_open() made it due */
-	char key[];
-};
-
-struct es_store {
-	struct es_store_ops ops;
-	struct es_service *services;
-	struct es_service *waiting;
-	struct es_merge merge;
-	uint64_t due_ms; /* the earliest of the waiting ones */
-	struct es_counts counts;
-	uint32_t first_left; /* of those that es_store_open() made due */
-	bool open;
-};
-
-#define KEY_MAX 512
+#define NAME_LEN_MAX 253 /* of a DNS subdomain, which no name of Kubernetes exceeds */
+#define KEY_MAX 768	 /* three of them and the slashes */
 
 struct es_store *es_store_new(const struct es_store_ops *ops)
 {
@@ -54,29 +20,64 @@ struct es_store *es_store_new(const struct es_store_ops *ops)
 		return NULL;
 	s->ops = *ops;
 	s->merge.node = ops->node;
-	s->due_ms = UINT64_MAX;
 	return s;
+}
+
+static void index_free(struct es_store *s, struct es_service *svc)
+{
+	if (!svc->index)
+		return;
+	s->counts.duplicates -= svc->index->doubles;
+	es_index_free(svc->index);
+	free(svc->index);
+	svc->index = NULL;
 }
 
 void es_store_free(struct es_store *s)
 {
-	struct es_service *svc, *tmp;
+	struct es_service *svc, *svc_tmp;
+	struct es_part *part, *part_tmp;
 
 	if (!s)
 		return;
-	HASH_ITER (hh, s->services, svc, tmp) {
+	HASH_ITER (hh, s->parts, part, part_tmp) {
+		HASH_DEL(s->parts, part);
+		free(part);
+	}
+	HASH_ITER (hh, s->services, svc, svc_tmp) {
 		HASH_DEL(s->services, svc);
-		free(svc->slices);
+		index_free(s, svc);
 		free(svc);
 	}
 	es_merge_free(&s->merge);
+	es_queue_free(&s->queue);
+	free(s->changes);
 	free(s);
 }
 
-static size_t make_key(char *key, const char *ns, const char *name)
-{
-	int len = snprintf(key, KEY_MAX, "%s/%s", ns, name);
+/* ---- keys ---- */
 
+/*
+ * Letters, digits, "-", "." and "_". So a key has exactly the slashes that part_key() puts into
+ * it, and no Service and slice can be named so that their keys are another's.
+ */
+static bool name_ok(const char *name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789-._";
+	size_t len = strspn(name, allowed);
+
+	return len > 0 && len <= NAME_LEN_MAX && name[len] == '\0';
+}
+
+/* The length; 0: no key can be made of these names. `part` NULL: a Service's key. */
+static size_t make_key(char *key, const char *ns, const char *name, const char *part)
+{
+	int len;
+
+	if (!name_ok(ns) || !name_ok(name) || (part && !name_ok(part)))
+		return 0;
+	len = snprintf(key, KEY_MAX, "%s/%s%s%s", ns, name, part ? "/" : "", part ? part : "");
 	return len > 0 && len < KEY_MAX ? (size_t)len : 0;
 }
 
@@ -84,138 +85,127 @@ static struct es_service *find(struct es_store *s, const char *ns, const char *n
 {
 	struct es_service *svc = NULL;
 	char key[KEY_MAX];
-	size_t len = make_key(key, ns, name);
+	size_t len = make_key(key, ns, name, NULL);
 
-	HASH_FIND(hh, s->services, key, len, svc);
+	if (len > 0)
+		HASH_FIND(hh, s->services, key, len, svc);
 	return svc;
 }
 
-static struct es_service *find_or_add(struct es_store *s, const char *ns, const char *name)
+static int get(struct es_store *s, const char *ns, const char *name, struct es_service **ret_svc)
 {
 	struct es_service *svc = find(s, ns, name);
 	char key[KEY_MAX];
-	size_t len = make_key(key, ns, name);
+	size_t len = make_key(key, ns, name, NULL);
 
-	if (svc || len == 0)
-		return svc;
-	svc = calloc(1, sizeof(*svc) + len + 1);
-	if (!svc)
-		return NULL;
-	memcpy(svc->key, key, len);
-	HASH_ADD_KEYPTR(hh, s->services, svc->key, len, svc);
-	return svc;
-}
-
-static void wait_until(struct es_store *s, struct es_service *svc, uint64_t due_ms)
-{
-	if (!svc->waiting)
-		DL_APPEND(s->waiting, svc);
-	svc->waiting = true;
-	svc->due_ms = due_ms;
-	if (due_ms < s->due_ms)
-		s->due_ms = due_ms;
-}
-
-static bool wanted(const struct es_service *svc)
-{
-	return svc->n_slices > 0 || svc->endpoints || svc->exists;
-}
-
-static uint64_t interval(const struct es_service *svc)
-{
-	uint64_t ms = ES_INTERVAL_MS + svc->n_published / ES_BACKENDS_PER_MS;
-
-	return ms < ES_INTERVAL_MAX_MS ? ms : ES_INTERVAL_MAX_MS;
-}
-
-static int merge(struct es_store *s, const struct es_service *svc, struct es_merged *ret_merged)
-{
-	es_merge_begin(&s->merge);
-	for (uint32_t i = 0; i < svc->n_slices; i++)
-		es_merge_slice(&s->merge, svc->slices[i]);
-	if (svc->n_slices == 0 && svc->endpoints)
-		es_merge_endpoints(&s->merge, svc->endpoints);
-	return es_merge_finish(&s->merge, ret_merged);
-}
-
-static int publish(struct es_store *s, struct es_service *svc, const struct es_merged *merged,
-		   uint64_t now_ms)
-{
-	int rc = 0;
-
-	if (!svc->published || svc->digest != merged->digest) {
-		rc = s->ops.publish(s->ops.arg, svc->key, merged->value, merged->len);
-		s->counts.publications++;
-		svc->published_ms = now_ms;
+	if (len == 0)
+		return -EINVAL;
+	if (!svc) {
+		if (es_queue_reserve(&s->queue, HASH_COUNT(s->services) + 1) < 0)
+			return -ENOMEM;
+		svc = calloc(1, sizeof(*svc) + len + 1);
+		if (!svc)
+			return -ENOMEM;
+		memcpy(svc->key, key, len);
+		HASH_ADD_KEYPTR(hh, s->services, svc->key, len, svc);
 	}
-	if (rc < 0)
-		return rc;
-	s->counts.services += !svc->published;
-	svc->published = true;
-	svc->digest = merged->digest;
-	svc->n_published = merged->value->n;
-	svc->n_usable = merged->n_usable;
+	*ret_svc = svc;
 	return 0;
 }
 
-static void forget(struct es_store *s, struct es_service *svc)
+static struct es_part *find_part(struct es_store *s, const char *ns, const char *name,
+				 const char *part_name)
 {
-	s->counts.services -= svc->published;
-	if (svc->waiting)
-		DL_DELETE(s->waiting, svc);
+	struct es_part *part = NULL;
+	char key[KEY_MAX];
+	size_t len = make_key(key, ns, name, part_name);
+
+	if (len > 0)
+		HASH_FIND(hh, s->parts, key, len, part);
+	return part;
+}
+
+static int get_part(struct es_store *s, const char *ns, const char *name, const char *part_name,
+		    struct es_part **ret_part)
+{
+	struct es_part *part = find_part(s, ns, name, part_name);
+	struct es_service *svc;
+	char key[KEY_MAX];
+	size_t len = make_key(key, ns, name, part_name);
+	int rc = len > 0 ? get(s, ns, name, &svc) : -EINVAL;
+
+	if (rc < 0)
+		return rc;
+	if (!part) {
+		part = calloc(1, sizeof(*part) + len + 1);
+		if (!part) {
+			es_service_settle(s, svc);
+			return -ENOMEM;
+		}
+		part->service = svc;
+		memcpy(part->key, key, len);
+		HASH_ADD_KEYPTR(hh, s->parts, part->key, len, part);
+		DL_APPEND(svc->parts, part);
+	}
+	*ret_part = part;
+	return 0;
+}
+
+void es_part_settle(struct es_store *s, struct es_part *part)
+{
+	struct es_service *svc = part->service;
+
+	if (part->slice || part->endpoints || part->published)
+		return;
+	if (part->dirty)
+		DL_DELETE2(svc->dirty, part, dirty_prev, dirty_next);
+	DL_DELETE(svc->parts, part);
+	HASH_DEL(s->parts, part);
+	free(part);
+}
+
+void es_service_settle(struct es_store *s, struct es_service *svc)
+{
+	if (svc->parts || svc->exists || svc->told.size)
+		return;
+	es_queue_remove(&s->queue, &svc->waiter);
+	s->first_left -= svc->first;
 	HASH_DEL(s->services, svc);
-	free(svc->slices);
+	index_free(s, svc);
 	free(svc);
 }
 
-/*
- * Publishes the Service as it is now. With `may_wait` a Service that would lose its last usable
- * backend is left for later: a slice that is replaced often goes before its successor comes.
- */
-static void settle(struct es_store *s, struct es_service *svc, uint64_t now_ms, bool may_wait)
-{
-	struct es_merged merged;
-	int rc;
+/* ---- slices or Endpoints ---- */
 
-	if (!wanted(svc)) {
-		if (svc->published && may_wait) {
-			wait_until(s, svc, now_ms + ES_INTERVAL_MS);
-			return;
-		}
-		rc = svc->published ? s->ops.publish(s->ops.arg, svc->key, NULL, 0) : 0;
-		if (rc == 0)
-			forget(s, svc);
-		else
-			wait_until(s, svc, now_ms + ES_INTERVAL_MAX_MS);
-		return;
-	}
-	/* Only the Service object speaks of it: nothing is known about its backends yet. */
-	if (svc->n_slices == 0 && !svc->endpoints && !svc->published)
-		return;
-	rc = merge(s, svc, &merged);
-	if (rc == 0 && may_wait && svc->n_usable > 0 && merged.n_usable == 0) {
-		wait_until(s, svc, now_ms + ES_INTERVAL_MS);
-		return;
-	}
-	if (rc == 0)
-		rc = publish(s, svc, &merged, now_ms);
-	if (rc < 0)
-		wait_until(s, svc, now_ms + ES_INTERVAL_MAX_MS);
+static bool wants_endpoints(const struct es_store *s, const struct es_service *svc)
+{
+	if (!svc->endpoints || s->policy == ES_FROM_SLICES)
+		return false;
+	if (s->policy == ES_FROM_ENDPOINTS || svc->n_slices == 0)
+		return true;
+	return s->policy == ES_MOVING && svc->from_endpoints &&
+	       svc->slices_usable < svc->endpoints_usable;
 }
 
-static void touch(struct es_store *s, struct es_service *svc, uint64_t now_ms)
+bool es_service_reads_slices(const struct es_store *s, const struct es_service *svc)
 {
-	bool from_endpoints = svc->n_slices == 0 && svc->endpoints;
+	return s->policy != ES_FROM_ENDPOINTS && !svc->from_endpoints;
+}
+
+/* `read_slices`: whether it did before what has just changed. */
+static void choose(struct es_store *s, struct es_service *svc, bool read_slices)
+{
+	bool from_endpoints = wants_endpoints(s, svc);
+	struct es_part *part;
 
 	s->counts.from_endpoints += from_endpoints - svc->from_endpoints;
 	svc->from_endpoints = from_endpoints;
-	if (!s->open || svc->waiting)
-		return;
-	if (svc->published && now_ms < svc->published_ms + interval(svc))
-		wait_until(s, svc, svc->published_ms + interval(svc));
-	else
-		settle(s, svc, now_ms, true);
+	if (es_service_reads_slices(s, svc) != read_slices)
+		DL_FOREACH (svc->parts, part)
+			es_part_dirty(part);
 }
+
+/* ---- slices ---- */
 
 /* A slice that no Service claims, or that carries names instead of addresses, is none. */
 static bool slice_counts(const struct pb_kube_endpointslice *slice)
@@ -223,140 +213,248 @@ static bool slice_counts(const struct pb_kube_endpointslice *slice)
 	return slice && slice->service[0] && (slice->family == 4 || slice->family == 6);
 }
 
-static int add_slice(struct es_service *svc, const struct pb_kube_endpointslice *slice)
+static uint32_t count_usable(const struct pb_kube_endpointslice *slice)
 {
-	if (svc->n_slices == svc->cap_slices) {
-		uint32_t cap = svc->cap_slices ? 2 * svc->cap_slices : 1;
-		void *p = realloc(svc->slices, cap * sizeof(svc->slices[0]));
+	uint32_t ports = 0, endpoints = 0;
 
-		if (!p)
-			return -ENOMEM;
-		svc->slices = p;
-		svc->cap_slices = cap;
+	for (uint32_t i = 0; slice && i < slice->n_ports; i++)
+		ports += es_port_usable(&slice->ports[i]);
+	for (uint32_t i = 0; slice && i < slice->n_endpoints; i++) {
+		uint8_t state = es_state(slice->endpoints[i].conditions);
+
+		endpoints += state == PB_BACKEND_ACTIVE || state == PB_BACKEND_TERMINATING;
 	}
-	svc->slices[svc->n_slices++] = slice;
-	return 0;
+	return ports * endpoints;
 }
 
-static void remove_slice(struct es_service *svc, const struct pb_kube_endpointslice *slice)
+static void on_index_change(void *arg, void *part)
 {
-	for (uint32_t i = 0; i < svc->n_slices; i++)
-		if (svc->slices[i] == slice) {
-			svc->slices[i] = svc->slices[--svc->n_slices];
-			return;
-		}
+	(void)arg;
+	es_part_dirty(part);
+}
+
+/* The part's place in the index follows its slice; the index is there while it is needed. */
+static int index_put(struct es_store *s, struct es_part *part,
+		     const struct pb_kube_endpointslice *slice)
+{
+	struct es_index *ix = part->service->index;
+	uint32_t doubles = ix->doubles;
+	int rc = 0;
+
+	if (!part->slice)
+		rc = slice ? es_index_join(ix, part, &part->number) : 0;
+	if (rc == 0 && (slice || part->slice))
+		rc = es_index_put(ix, part->number, slice);
+	s->counts.duplicates += ix->doubles - doubles;
+	return rc;
+}
+
+/* Before the second slice comes: all there is has to be in the index. */
+static int index_make(struct es_store *s, struct es_service *svc)
+{
+	struct es_part *part;
+	int rc = 0;
+
+	svc->index = calloc(1, sizeof(*svc->index));
+	if (!svc->index)
+		return -ENOMEM;
+	*svc->index = (struct es_index){.seed = s->ops.seed,
+					.work = &s->counts.work,
+					.changed = on_index_change};
+	DL_FOREACH (svc->parts, part) {
+		const struct pb_kube_endpointslice *slice = part->slice;
+
+		part->slice = NULL;
+		if (slice && rc == 0)
+			rc = index_put(s, part, slice);
+		part->slice = slice;
+	}
+	if (rc < 0)
+		index_free(s, svc);
+	return rc;
+}
+
+static int set_slice(struct es_store *s, struct es_part *part,
+		     const struct pb_kube_endpointslice *slice)
+{
+	struct es_service *svc = part->service;
+	int rc = 0;
+
+	if (slice && !part->slice && svc->n_slices == 1)
+		rc = index_make(s, svc);
+	if (rc == 0 && svc->index)
+		rc = index_put(s, part, slice);
+	if (rc < 0)
+		slice = NULL;
+	svc->n_slices += (slice != NULL) - (part->slice != NULL);
+	svc->slices_usable -= part->slice_usable;
+	part->slice = slice;
+	part->slice_usable = count_usable(slice);
+	svc->slices_usable += part->slice_usable;
+	es_part_dirty(part);
+	if (svc->n_slices <= 1)
+		index_free(s, svc);
+	return rc;
+}
+
+/* A part that has lost its slice, or got it: what follows for its Service. */
+static int change_slice(struct es_store *s, struct es_part *part,
+			const struct pb_kube_endpointslice *slice)
+{
+	bool read_slices = es_service_reads_slices(s, part->service);
+	int rc = set_slice(s, part, slice);
+
+	choose(s, part->service, read_slices);
+	return rc;
 }
 
 int es_store_slice(struct es_store *s, const struct pb_kube_endpointslice *old,
 		   const struct pb_kube_endpointslice *now, uint64_t now_ms)
 {
-	struct es_service *from = NULL;
-	struct es_service *to = NULL;
+	struct es_service *from_svc, *to_svc;
+	struct es_part *from = NULL, *to = NULL;
 	int rc = 0;
 
 	if (slice_counts(old))
-		from = find(s, old->meta.ns, old->service);
+		from = find_part(s, old->meta.ns, old->service, old->meta.name);
 	if (slice_counts(now))
-		to = find_or_add(s, now->meta.ns, now->service);
-	if (from)
-		remove_slice(from, old);
-	if (slice_counts(now))
-		rc = to ? add_slice(to, now) : -ENOMEM;
-	/* The gaining Service first, so that a renamed slice is never missing from both. */
-	if (to)
-		touch(s, to, now_ms);
-	if (from && from != to)
-		touch(s, from, now_ms);
+		rc = get_part(s, now->meta.ns, now->service, now->meta.name, &to);
+	from_svc = from && from != to ? from->service : NULL;
+	to_svc = to ? to->service : NULL;
+	if (from_svc) {
+		change_slice(s, from, NULL);
+		es_part_settle(s, from);
+	}
+	if (to) {
+		rc = change_slice(s, to, now);
+		es_part_settle(s, to);
+	}
+	if (to_svc)
+		es_service_touch(s, to_svc, now_ms);
+	if (from_svc && from_svc != to_svc)
+		es_service_touch_after(s, from_svc, to_svc, now_ms);
 	return rc;
+}
+
+/* ---- Endpoints and Services ---- */
+
+static void set_endpoints(struct es_store *s, struct es_part *part,
+			  const struct pb_kube_endpoints *endpoints)
+{
+	struct es_service *svc = part->service;
+	bool read_slices = es_service_reads_slices(s, svc);
+
+	if (endpoints && !part->endpoints)
+		DL_APPEND2(s->with_endpoints, part, ep_prev, ep_next);
+	if (!endpoints && part->endpoints)
+		DL_DELETE2(s->with_endpoints, part, ep_prev, ep_next);
+	s->counts.endpoints += (endpoints != NULL) - (part->endpoints != NULL);
+	part->endpoints = endpoints;
+	svc->endpoints = endpoints ? part : NULL;
+	svc->endpoints_usable = endpoints ? es_endpoints_places(endpoints) : 0;
+	es_part_dirty(part);
+	choose(s, svc, read_slices);
 }
 
 int es_store_endpoints(struct es_store *s, const struct pb_kube_endpoints *old,
 		       const struct pb_kube_endpoints *now, uint64_t now_ms)
 {
 	const struct pb_kube_meta *meta = now ? &now->meta : &old->meta;
-	struct es_service *svc =
-		now ? find_or_add(s, meta->ns, meta->name) : find(s, meta->ns, meta->name);
+	struct es_part *part = find_part(s, meta->ns, meta->name, "endpoints");
+	struct es_service *svc;
+	int rc = 0;
 
-	if (!svc)
-		return now ? -ENOMEM : 0;
-	svc->endpoints = now;
-	if (svc->n_slices == 0)
-		touch(s, svc, now_ms);
+	if (now)
+		rc = get_part(s, meta->ns, meta->name, "endpoints", &part);
+	if (rc < 0 || !part)
+		return rc;
+	svc = part->service;
+	set_endpoints(s, part, now);
+	es_part_settle(s, part);
+	es_service_touch(s, svc, now_ms);
 	return 0;
+}
+
+bool es_store_drop_endpoints(struct es_store *s, uint64_t (*clock_ms)(void *arg), void *arg,
+			     uint64_t deadline_ms)
+{
+	while (s->with_endpoints && clock_ms(arg) <= deadline_ms) {
+		struct es_part *part = s->with_endpoints;
+		struct es_service *svc = part->service;
+
+		set_endpoints(s, part, NULL);
+		es_part_settle(s, part);
+		es_service_touch(s, svc, clock_ms(arg));
+	}
+	return !s->with_endpoints;
 }
 
 int es_store_service(struct es_store *s, const char *ns, const char *name, bool exists,
 		     uint64_t now_ms)
 {
-	struct es_service *svc = exists ? find_or_add(s, ns, name) : find(s, ns, name);
+	struct es_service *svc = find(s, ns, name);
+	int rc = exists ? get(s, ns, name, &svc) : 0;
 
-	if (!svc)
-		return exists ? -ENOMEM : 0;
+	if (rc < 0 || !svc || svc->exists == exists)
+		return rc;
 	svc->exists = exists;
-	if (!wanted(svc))
-		touch(s, svc, now_ms);
+	es_service_touch(s, svc, now_ms);
 	return 0;
 }
 
-void es_store_open(struct es_store *s, uint64_t now_ms)
+void es_store_hold(struct es_store *s)
 {
+	s->open = false;
+}
+
+void es_store_open(struct es_store *s, enum es_policy policy, uint64_t now_ms)
+{
+	enum es_policy before = s->policy;
 	struct es_service *svc, *tmp;
 
 	s->open = true;
+	s->first_left = 0;
 	HASH_ITER (hh, s->services, svc, tmp) {
-		wait_until(s, svc, now_ms);
+		bool read_slices;
+
+		s->policy = before;
+		read_slices = es_service_reads_slices(s, svc);
+		s->policy = policy;
+		choose(s, svc, read_slices);
+		es_queue_put(&s->queue, &svc->waiter, now_ms);
 		svc->first = true;
 		s->first_left++;
 	}
+	s->policy = policy;
 }
 
-uint64_t es_store_run(struct es_store *s, uint64_t (*clock_ms)(void *arg), void *arg,
-		      uint64_t deadline_ms)
-{
-	struct es_service *last = s->waiting ? s->waiting->prev : NULL;
-	struct es_service *next = s->waiting;
-	uint64_t now_ms = clock_ms(arg);
-	uint32_t done = 0;
-
-	s->due_ms = UINT64_MAX;
-	/* What settle() appends stands behind `last` and is left for the next run. */
-	while (next) {
-		struct es_service *svc = next;
-
-		next = svc == last ? NULL : svc->next;
-		if (svc->due_ms > now_ms || now_ms > deadline_ms) {
-			s->due_ms = svc->due_ms < s->due_ms ? svc->due_ms : s->due_ms;
-			continue;
-		}
-		DL_DELETE(s->waiting, svc);
-		svc->waiting = false;
-		s->first_left -= svc->first;
-		svc->first = false;
-		settle(s, svc, now_ms, false);
-		if (++done % 16 == 0)
-			now_ms = clock_ms(arg);
-	}
-	return s->due_ms;
-}
-
-uint64_t es_store_due(const struct es_store *s)
-{
-	return s->due_ms;
-}
-
-bool es_store_drained(const struct es_store *s)
-{
-	return s->open && s->first_left == 0;
-}
+/* ---- questions ---- */
 
 struct es_counts es_store_counts(const struct es_store *s)
 {
-	return s->counts;
+	struct es_counts counts = s->counts;
+
+	counts.work += s->merge.work;
+	return counts;
+}
+
+bool es_store_has_slices(struct es_store *s, const char *ns, const char *name)
+{
+	const struct es_service *svc = find(s, ns, name);
+
+	return svc && svc->n_slices > 0;
+}
+
+bool es_store_has_endpoints(struct es_store *s, const char *ns, const char *name)
+{
+	const struct es_service *svc = find(s, ns, name);
+
+	return svc && svc->endpoints;
 }
 
 bool es_store_from_endpoints(struct es_store *s, const char *ns, const char *name)
 {
-	struct es_service *svc = find(s, ns, name);
+	const struct es_service *svc = find(s, ns, name);
 
 	return svc && svc->from_endpoints;
 }
