@@ -167,6 +167,24 @@ Test(parts, a_backend_that_moves_is_never_in_none_of_the_slices)
 	cr_assert_str_eq(order(), "ns/web/b ns/web/a ns/web");
 }
 
+Test(parts, E32_the_gaining_service_is_told_first_even_when_it_has_to_wait)
+{
+	struct slice *blue = named("m", slice_of("ns", "blue", "", 80, ADDRS("10.0.0.1")));
+	struct slice *green = next_of(blue, ADDRS("10.0.0.1"));
+
+	green->s.service = "green";
+	open_store();
+	put(blue);
+	put(named("b", slice_of("ns", "blue", "", 80, ADDRS("10.0.0.2"))));
+	pass(1000);
+	/* Given that green was published just now, blue long ago, */
+	put(named("g", slice_of("ns", "green", "", 80, ADDRS("10.0.0.3"))));
+	order();
+	replace(blue, green);
+	pass(1000);
+	cr_assert_str_eq(order(), "ns/green/m ns/green -ns/blue/m ns/blue");
+}
+
 Test(parts, a_double_inside_a_slice_is_one_backend)
 {
 	struct slice *s = SLICE("10.0.0.1", "10.0.0.1");
@@ -323,6 +341,15 @@ struct world {
 	enum es_policy policy;
 };
 
+/* The core frees what was replaced: whoever looks at it again shall notice. */
+static void wipe(struct slice *s)
+{
+	if (!s)
+		return;
+	memset(s->endpoints, 0xff, s->s.n_endpoints * sizeof(*s->endpoints));
+	memset(s, 0xff, sizeof(*s));
+}
+
 static void random_event(struct world *w)
 {
 	unsigned i = random_below(N_SLICES), v = random_below(N_SERVICES);
@@ -351,6 +378,7 @@ static void random_event(struct world *w)
 		if (w->slices[i] || slice)
 			es_store_slice(store, w->slices[i] ? &w->slices[i]->s : NULL,
 				       slice ? &slice->s : NULL, now_ms);
+		wipe(w->slices[i]);
 		w->slices[i] = slice;
 	}
 	pass(random_below(3) ? 0 : random_below(150));

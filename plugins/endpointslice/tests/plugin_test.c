@@ -463,6 +463,19 @@ Test(plugin, E25_truncated_endpoints_are_warned_of_once_and_marked)
 	cr_assert(logged("left addresses out"));
 }
 
+Test(plugin, E12_an_ipv6_slice_on_a_node_without_ipv6_is_nothing_to_talk_about)
+{
+	struct pb_kube_endpointslice six = slice("ns", "web", 1);
+
+	six.family = 6;
+	start("{}");
+	synced();
+	pb_fake_log_clear(fake);
+	put(&six);
+	cr_assert_eq(published("ns/web"), 1);
+	cr_assert_str_eq(pb_fake_log(fake), "");
+}
+
 Test(plugin, E38_a_name_that_makes_no_key_is_warned_of_once)
 {
 	struct pb_kube_endpointslice one = slice("ns", "web/x", 1);

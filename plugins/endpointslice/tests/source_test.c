@@ -142,7 +142,7 @@ Test(source, E35_E36_E41_E42_E43_E44_E45_E46_E47_E48_E49_E50_the_decision_table)
 	}
 }
 
-Test(source, E22_E31_versions_of_the_api)
+Test(source, versions_of_the_api)
 {
 	cr_expect_eq(es_api_of("discovery.k8s.io/v1"), ES_API_V1);
 	cr_expect_eq(es_api_of("discovery.k8s.io/v1beta1"), ES_API_V1BETA1);

@@ -70,6 +70,51 @@ Test(endpointslice, E4_a_slice_replaced_by_delete_then_add_never_shows_an_empty_
 	cr_assert_eq(at("ns/web")->times, times + 1);
 }
 
+Test(endpointslice, E4_a_slice_replaced_by_add_then_delete_never_shows_an_empty_service)
+{
+	struct slice *first = SLICE("10.0.0.1");
+
+	open_store();
+	put(first);
+	pass(1000);
+	put(SLICE("10.0.0.2"));
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/ *10.0.0.2:80/");
+	gone(first);
+	pass(100);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.2:80/");
+}
+
+Test(endpointslice, E4_without_a_successor_the_service_is_empty_after_100_ms)
+{
+	struct slice *first = SLICE("10.0.0.1");
+
+	es_store_service(store, "ns", "web", true, now_ms);
+	open_store();
+	pass(1000);
+	put(first);
+	pass(50);
+	/* Also when the change had to wait for its turn anyway: the 100 ms begin then. */
+	gone(first);
+	pass(149);
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+	pass(1);
+	cr_assert_str_eq(shown("ns/web"), "");
+	cr_assert_eq(head("ns/web")->n_backends, 0);
+}
+
+Test(endpointslice, E4_a_new_service_does_not_refuse_connections_before_its_slices_are_in)
+{
+	open_store();
+	es_store_service(store, "ns", "web", true, now_ms);
+	pass(99);
+	cr_assert_str_eq(shown("ns/web"), "never published");
+	put(SLICE("10.0.0.1"));
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+	es_store_service(store, "ns", "empty", true, now_ms);
+	pass(100);
+	cr_assert_str_eq(shown("ns/empty"), "");
+}
+
 static const struct {
 	const char *name;
 	uint32_t conditions;
@@ -236,24 +281,33 @@ Test(endpointslice, the_order_of_the_slices_does_not_change_the_value)
 
 Test(endpointslice, E34_a_thousand_changes_a_second_are_ten_publications)
 {
+	static const char *const addrs[] = {"10.0.0.1", "10.0.0.2"};
 	struct slice *old = SLICE("10.0.0.1");
-	unsigned before;
+	unsigned before, last;
+	uint64_t last_ms;
 
 	open_store();
 	put(old);
 	pass(1000);
-	before = at("ns/web")->times;
+	before = last = at("ns/web")->times;
+	last_ms = now_ms;
 	for (int i = 0; i < 1000; i++) {
-		struct slice *s = next_of(old, ADDRS(i % 2 ? "10.0.0.1" : "10.0.0.2"));
+		struct slice *s =
+			next_of(old, ADDRS(addrs[i % 2], i % 3 ? "10.0.0.3" : "10.0.0.4"));
 
 		replace(old, s);
 		old = s;
-		pass(1);
+		pass(i < 999);
+		if (at("ns/web")->times != last)
+			last_ms = now_ms;
+		last = at("ns/web")->times;
+		/* Events don't put a publication off: nothing waits as long as they go on. */
+		cr_assert_leq(now_ms - last_ms, 2 * ES_INTERVAL_MS);
 	}
 	cr_assert_leq(at("ns/web")->times - before, 10);
 	cr_assert_geq(at("ns/web")->times - before, 5);
 	pass(100);
-	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
+	cr_assert_str_eq(shown("ns/web"), "*10.0.0.2:80/ *10.0.0.4:80/");
 }
 
 Test(endpointslice, a_change_of_a_quiet_service_is_published_at_once)
