@@ -4,7 +4,7 @@
  * connect() and sendmsg(), and the other way round at recvmsg() and getpeername(). No packet is
  * touched.
  *
- * Owns no state but the three maps of kpr_abi.h. A call that names no frontend passes unchanged.
+ * Owns no state but the four maps of kpr_abi.h. A call that names no frontend passes unchanged.
  */
 #include <patchbay/bpf.h>
 
@@ -26,8 +26,18 @@ struct {
 	__type(value, struct kpr_service);
 } kpr_services SEC(".maps");
 
+/* Mapped into the agent, which writes both arrays by stores. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 524288);
+	__type(key, __u32);
+	__type(value, struct kpr_slot);
+} kpr_slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 262144);
 	__type(key, __u32);
 	__type(value, struct kpr_backend);
@@ -101,52 +111,84 @@ PB_INLINE __u32 spread(__u32 number, __u32 n)
 	return (__u32)(((__u64)number * n) >> 32);
 }
 
+/* One load, whatever the compiler would rather do: the memory changes under us. */
+#define ONCE(x_) (*(const volatile __typeof__(x_) *)&(x_))
+
+/* The backend behind a slot if both belong to the pool, else NULL. */
+PB_INLINE struct kpr_backend *backend_of(__u32 at, __u32 pool)
+{
+	struct kpr_slot *slot = bpf_map_lookup_elem(&kpr_slots, &at);
+	struct kpr_backend *b;
+	union {
+		__u64 word;
+		struct kpr_slot slot;
+	} seen;
+	__u32 id;
+
+	if (!slot)
+		return NULL;
+	seen.word = *(const volatile __u64 *)slot;
+	if (seen.slot.pool != pool)
+		return NULL;
+	id = seen.slot.backend;
+	b = bpf_map_lookup_elem(&kpr_backends, &id);
+	return b && ONCE(b->pool) == pool ? b : NULL;
+}
+
+/* What choose() found: where the call goes, and the frontend's id. */
+struct choice {
+	struct kpr_backend *backend;
+	__u32 id;
+};
+
 /*
  * The backend for a new connection (TCP) or for this socket's datagrams (UDP: consecutive ones
- * go to the same). Looks again when the slot turns out to belong to another frontend.
+ * go to the same). Looks again when entry, slot and record don't belong together.
  */
-PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie,
-			      struct kpr_backend **ret_backend)
+PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie, struct choice *ret_choice)
 {
-	__u32 check = kpr_check(key);
 	__u32 number = key->protocol == AF_INET_PROTO_TCP
 			       ? bpf_get_prandom_u32()
 			       : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
+	__u32 mask = kpr_tie(key, 0);
 
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
 		struct kpr_service *svc = bpf_map_lookup_elem(&kpr_services, key);
 		struct kpr_backend *b;
-		__u32 count, slot;
+		__u32 count, tie;
 
 		if (!svc)
 			return NOT_OURS;
-		count = svc->count;
+		count = ONCE(svc->count);
 		if (count == 0) {
 			if (i < 2)
 				continue;
 			return svc->flags & KPR_SERVICE_FAIL_OPEN ? NOT_OURS : NO_BACKEND;
 		}
-		slot = svc->base + spread(number, count);
-		b = bpf_map_lookup_elem(&kpr_backends, &slot);
-		if (b && b->check == check) {
-			*ret_backend = b;
+		tie = ONCE(svc->tie);
+		b = backend_of(ONCE(svc->base) + spread(number, count), tie ^ mask);
+		if (!b)
+			continue;
+		ret_choice->backend = b;
+		ret_choice->id = ONCE(svc->id);
+		if (ONCE(svc->tie) == tie)
 			return TRANSLATED;
-		}
 	}
 	return NO_BACKEND;
 }
 
 /* Written only when it says something new: the map is shared by all sockets of the node. */
-PB_INLINE long remember(const struct kpr_key *frontend, __u64 cookie, const struct kpr_backend *b,
+PB_INLINE long remember(const struct kpr_key *frontend, __u64 cookie, const struct choice *choice,
 			int may_exist)
 {
+	const struct kpr_backend *b = choice->backend;
 	struct kpr_reverse_key key = {.cookie = cookie,
 				      .addr = b->addr,
 				      .port = b->port,
 				      .protocol = frontend->protocol,
 				      .family = b->family};
-	struct kpr_reverse value = {.frontend = *frontend, .id = b->id};
+	struct kpr_reverse value = {.frontend = *frontend, .id = choice->id};
 
 	if (may_exist) {
 		struct kpr_reverse *old = bpf_map_lookup_elem(&kpr_reverse, &key);
@@ -165,15 +207,17 @@ PB_INLINE long remember(const struct kpr_key *frontend, __u64 cookie, const stru
 PB_INLINE enum outcome translate(struct bpf_sock_addr *ctx, const struct kpr_key *key,
 				 struct kpr_backend **ret_backend)
 {
-	__u64 cookie;
+	struct choice choice = {0};
 	enum outcome outcome;
+	__u64 cookie;
 
 	if (key->protocol == 0 || key->port == 0)
 		return NOT_OURS;
 	cookie = bpf_get_socket_cookie(ctx);
-	outcome = choose(key, cookie, ret_backend);
+	outcome = choose(key, cookie, &choice);
+	*ret_backend = choice.backend;
 	if (outcome == TRANSLATED &&
-	    remember(key, cookie, *ret_backend, key->protocol != AF_INET_PROTO_TCP) < 0 &&
+	    remember(key, cookie, &choice, key->protocol != AF_INET_PROTO_TCP) < 0 &&
 	    key->protocol != AF_INET_PROTO_TCP)
 		outcome = NO_MEMORY;
 	return outcome;

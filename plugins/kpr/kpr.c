@@ -2,9 +2,10 @@
 /*
  * Plugin kpr: Services without kube-proxy.
  *
- * Owns the plugin's life: what it declares to the agent, and that only the live generation
- * writes the maps. The rules are in kpr_model.c, the writing in kpr_maps.c, the translation in
- * kpr.bpf.c. No state is saved: maps stay pinned, the rest is replayed.
+ * Owns the plugin's life: what it declares to the agent, and that one generation at a time writes
+ * the maps: the live one; and before start() one whose maps are new, so that they are full when
+ * its programs begin to use them. The rules are in kpr_model.c, the writing in kpr_maps.c, the
+ * translation in kpr.bpf.c. No state is saved: maps stay pinned, the rest is replayed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +16,11 @@
 
 /* How long one turn of writing may keep the loop. */
 #define TURN_NS 1000000ULL
-#define MAP_SCHEMA 1
+/* 2: pools of backend numbers. kpr_reverse is as it was. */
+#define MAP_SCHEMA 2
+#define REVERSE_SCHEMA 1
+/* Slots per backend: a pool's range is a power of two, and twice there while it moves. */
+#define SLOTS_PER_BACKEND 2
 
 static const struct {
 	uint32_t hook;
@@ -34,8 +39,10 @@ static void report(struct pb_ctx *ctx)
 
 	h->metric_set(ctx, kpr->metric_services, kpr->model.n_services);
 	h->metric_set(ctx, kpr->metric_frontends, kpr->maps.stats.frontends);
-	h->metric_set(ctx, kpr->metric_backends, kpr->maps.ranges.used);
-	h->metric_set(ctx, kpr->metric_writes, kpr->maps.stats.writes);
+	h->metric_set(ctx, kpr->metric_backends, kpr->maps.store.ids.used);
+	h->metric_set(ctx, kpr->metric_slots, kpr->maps.store.ranges.used);
+	h->metric_set(ctx, kpr->metric_writes, kpr->maps.stats.writes + kpr->maps.store.stores);
+	h->metric_set(ctx, kpr->metric_touched, kpr->maps.store.touched);
 	h->metric_set(ctx, kpr->metric_errors, kpr->maps.stats.errors);
 	h->metric_set(ctx, kpr->metric_failing, kpr->maps.stats.failing);
 }
@@ -70,6 +77,40 @@ static void on_timer(struct pb_ctx *ctx, void *arg)
 		run_after(ctx, (after_ns + 999999) / 1000000);
 }
 
+static int use_maps(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+	int rc = 0;
+
+	if (!kpr->maps_ready)
+		rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, kpr->map_services, kpr->map_slots,
+				   kpr->map_backends);
+	if (rc < 0) {
+		kpr_maps_free(&kpr->maps);
+		return rc;
+	}
+	if (!kpr->maps_ready)
+		kpr->early = kpr_maps_empty(&kpr->maps);
+	kpr->maps_ready = true;
+	return 0;
+}
+
+/*
+ * What is replayed before start() comes before the programs. Maps that hold something are those of
+ * the generation before: it goes on with them should this load be called off, so they wait.
+ */
+static void write_early(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+	bool all = kpr->model.services_synced && kpr->model.backends_synced;
+
+	/* start() says why when they can't be used. */
+	if (use_maps(ctx) < 0 || !kpr->early)
+		return;
+	kpr_maps_run(&kpr->maps, all ? UINT64_MAX : TURN_NS);
+	report(ctx);
+}
+
 /* Something changed: write it in the loop's next turn, with whatever else comes in this one. */
 static void changed(struct pb_ctx *ctx, const char *name, int rc)
 {
@@ -80,6 +121,8 @@ static void changed(struct pb_ctx *ctx, const char *name, int rc)
 			       strerror(-rc));
 	if (kpr->live)
 		run_after(ctx, 0);
+	else if (!kpr->started)
+		write_early(ctx);
 }
 
 static void on_service(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
@@ -104,12 +147,10 @@ static void on_backends(struct pb_ctx *ctx, void *arg, const struct pb_record *r
 	int rc = 0;
 
 	(void)arg;
-	if (record->kind == PB_RECORD_PUT)
-		rc = kpr_model_backends(&kpr->model, record->key, record->value);
-	else if (record->kind == PB_RECORD_DELETE)
-		kpr_model_backends_gone(&kpr->model, record->key);
-	else
+	if (record->kind == PB_RECORD_SYNCED)
 		kpr_model_backends_synced(&kpr->model);
+	else
+		rc = kpr_model_record(&kpr->model, record);
 	changed(ctx, record->key ? record->key : "", rc);
 }
 
@@ -126,9 +167,13 @@ static int declare_datapath(struct pb_ctx *ctx)
 		 .name = "kpr_services"},
 		{.size = sizeof(maps[0]),
 		 .schema = MAP_SCHEMA,
+		 .max_entries = SLOTS_PER_BACKEND * kpr->config.backends_max,
+		 .name = "kpr_slots"},
+		{.size = sizeof(maps[0]),
+		 .schema = MAP_SCHEMA,
 		 .max_entries = kpr->config.backends_max,
 		 .name = "kpr_backends"},
-		{.size = sizeof(maps[0]), .schema = MAP_SCHEMA, .name = "kpr_reverse"},
+		{.size = sizeof(maps[0]), .schema = REVERSE_SCHEMA, .name = "kpr_reverse"},
 	};
 	struct pb_bpf_object object = {.size = sizeof(object),
 				       .name = "kpr",
@@ -151,6 +196,8 @@ static int declare_datapath(struct pb_ctx *ctx)
 	if (rc == 0)
 		rc = h->map(ctx, "kpr_services", &kpr->map_services);
 	if (rc == 0)
+		rc = h->map(ctx, "kpr_slots", &kpr->map_slots);
+	if (rc == 0)
 		rc = h->map(ctx, "kpr_backends", &kpr->map_backends);
 	return rc;
 }
@@ -165,7 +212,10 @@ static int declare_metrics(struct pb_ctx *ctx)
 	} metrics[] = {
 		{"services", "Services known", &kpr->metric_services},
 		{"frontends", "Frontends in the map", &kpr->metric_frontends},
-		{"backend_slots", "Slots of the backend map in use", &kpr->metric_backends},
+		{"backends", "Entries of the map of backends in use", &kpr->metric_backends},
+		{"backend_slots", "Slots of pools in use", &kpr->metric_slots},
+		{"backends_changed", "Backends that came or went by this generation's writes",
+		 &kpr->metric_touched},
 		{"map_writes", "Map entries written or deleted by this generation",
 		 &kpr->metric_writes},
 		{"map_errors", "Failed writes of this generation", &kpr->metric_errors},
@@ -211,8 +261,12 @@ static void kpr_stop(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
 
-	kpr_maps_free(&kpr->maps);
+	/* Called off before it began: who goes on with the maps knows nothing of these entries. */
+	if (!kpr->started && kpr->early)
+		kpr_maps_take_back(&kpr->maps);
+	/* The model's ports name pools. */
 	kpr_model_free(&kpr->model);
+	kpr_maps_free(&kpr->maps);
 	kpr_config_free(&kpr->config);
 	free(kpr);
 	ctx->self = NULL;
@@ -243,11 +297,11 @@ static int kpr_prepare(struct pb_ctx *ctx)
 static int kpr_start(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
-	int rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, kpr->map_services, kpr->map_backends);
+	int rc = use_maps(ctx);
 
+	kpr->started = true;
 	if (rc < 0)
 		return ctx->host->fail(ctx, rc, "the maps can't be used");
-	kpr->maps_ready = true;
 	kpr->live = true;
 	run_after(ctx, 0);
 	return 0;

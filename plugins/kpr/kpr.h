@@ -20,15 +20,20 @@ struct kpr {
 	struct kpr_model model;
 	struct kpr_maps maps;
 	struct pb_map *map_services;
+	struct pb_map *map_slots;
 	struct pb_map *map_backends;
 	uint32_t timer;
 	uint64_t timer_ms; /* its delay */
 	bool timer_runs;
 	bool live; /* this generation writes the maps */
 	bool maps_ready;
+	bool started;
+	bool early; /* it may write before start(): nobody else uses the maps */
 	uint32_t metric_services;
 	uint32_t metric_frontends;
 	uint32_t metric_backends;
+	uint32_t metric_slots;
+	uint32_t metric_touched;
 	uint32_t metric_writes;
 	uint32_t metric_errors;
 	uint32_t metric_failing;

@@ -1,32 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A turn: plan some Services into a batch, write its slots, write its frontends, then note in
- * the model what is in the map. What fails is taken back and its Service tried again later.
+ * A turn: plan some Services, which changes their pools and collects their frontends, write the
+ * frontends, then note in the model what is in the map. What fails is taken back and its Service
+ * tried again later.
  */
 #include "kpr_maps.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A frontend as it is going to be. */
-struct kpr_item {
-	struct kpr_front *front;
-	struct kpr_svc *svc;
-	struct kpr_service value;
-	bool new_range;
-	bool is_new; /* not in the map before */
-	bool written;
-};
-
-struct kpr_retired {
-	uint64_t since_ns;
-	uint32_t base;
-	uint32_t n;
-};
+#include <utlist.h>
 
 #define MS 1000000ULL
-#define BATCH_SLOTS 2048
 #define BATCH_ITEMS 512
 
 static uint64_t now_ns(const struct kpr_maps *w)
@@ -34,8 +21,7 @@ static uint64_t now_ns(const struct kpr_maps *w)
 	return w->ctx->host->now_ns();
 }
 
-/* `mem` with room for n > 0 elements; NULL without memory, `mem` is then as it was. */
-static void *room(void *mem, uint32_t *cap, uint32_t n, size_t size)
+void *kpr_room(void *mem, uint32_t *cap, uint32_t n, size_t size)
 {
 	uint32_t want = *cap ? *cap : 64;
 
@@ -49,53 +35,123 @@ static void *room(void *mem, uint32_t *cap, uint32_t n, size_t size)
 	return mem;
 }
 
-int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
-		  struct pb_map *services, struct pb_map *backends)
+static int map_array(struct pb_ctx *ctx, struct pb_map *map, uint32_t value_size, void **ret_memory,
+		     uint32_t *ret_max)
 {
 	struct pb_map_info info = {.size = sizeof(info)};
+	size_t len = 0;
+	int rc = ctx->host->map_info(map, &info);
+
+	if (rc == 0 && !PB_HOST_HAS(ctx->host, map_memory))
+		rc = -EOPNOTSUPP;
+	if (rc == 0)
+		rc = ctx->host->map_memory(map, ret_memory, &len);
+	if (rc == 0 && (info.value_size != value_size || len / value_size < info.max_entries))
+		rc = -EINVAL;
+	*ret_max = info.max_entries;
+	return rc;
+}
+
+int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
+		  struct pb_map *services, struct pb_map *slots, struct pb_map *backends)
+{
+	struct pb_map_info info = {.size = sizeof(info)};
+	void *slot_memory = NULL, *backend_memory = NULL;
+	uint32_t n_slots = 0, n_backends = 0;
 	int rc;
 
 	memset(w, 0, sizeof(*w));
 	w->ctx = ctx;
 	w->model = model;
 	w->services = services;
-	w->backends = backends;
 	w->next_id = 1;
 	w->retry_ns = UINT64_MAX;
 	rc = ctx->host->map_info(services, &info);
 	w->services_max = info.max_entries;
 	if (rc == 0)
-		rc = ctx->host->map_info(backends, &info);
-	return rc < 0 ? rc : kpr_ranges_init(&w->ranges, info.max_entries);
+		rc = map_array(ctx, slots, sizeof(struct kpr_slot), &slot_memory, &n_slots);
+	if (rc == 0)
+		rc = map_array(ctx, backends, sizeof(struct kpr_backend), &backend_memory,
+			       &n_backends);
+	if (rc == 0)
+		rc = kpr_store_init(&w->store, slot_memory, n_slots, backend_memory, n_backends);
+	return rc;
+}
+
+static void forget_found(struct kpr_maps *w)
+{
+	struct kpr_found *found, *next;
+
+	HASH_ITER (hh, w->found, found, next) {
+		HASH_DEL(w->found, found);
+		free(found);
+	}
 }
 
 void kpr_maps_free(struct kpr_maps *w)
 {
-	kpr_ranges_free(&w->ranges);
+	forget_found(w);
+	kpr_store_free(&w->store);
+	kpr_scratch_free(&w->scratch);
 	free(w->items);
-	free(w->slots);
-	free(w->slot_keys);
 	free(w->keys);
 	free(w->values);
-	free(w->retired);
 	memset(w, 0, sizeof(*w));
+}
+
+bool kpr_maps_empty(const struct kpr_maps *w)
+{
+	struct kpr_key key;
+
+	return w->ctx->host->map_next(w->services, NULL, &key) == -ENOENT;
 }
 
 /* ---- taking over ---- */
 
+/* The pool that an entry names; NULL when the maps hold no such pool. */
+static int adopt_pool(struct kpr_maps *w, const struct kpr_service *value, uint32_t id,
+		      struct kpr_pool **ret_pool)
+{
+	struct kpr_found *found;
+	int rc;
+
+	*ret_pool = NULL;
+	HASH_FIND(hh, w->found, &id, sizeof(id), found);
+	if (found) {
+		if (found->pool->base == value->base && found->pool->room == value->room)
+			*ret_pool = found->pool;
+		return 0;
+	}
+	found = calloc(1, sizeof(*found));
+	if (!found)
+		return -ENOMEM;
+	rc = kpr_pool_adopt(&w->store, id, value, &found->pool);
+	if (rc < 0) {
+		free(found);
+		return rc == -EEXIST ? 0 : rc;
+	}
+	found->id = id;
+	HASH_ADD(hh, w->found, id, sizeof(id), found);
+	*ret_pool = found->pool;
+	return 0;
+}
+
 static int adopt_one(struct kpr_maps *w)
 {
+	struct kpr_pool *pool = NULL;
 	struct kpr_service value;
 	int rc = w->ctx->host->map_lookup(w->services, &w->adopt_at, &value);
 
+	if (rc == 0 && value.count > 0)
+		rc = adopt_pool(w, &value, kpr_tie(&w->adopt_at, value.tie), &pool);
 	if (rc < 0)
 		return rc;
-	/* A range that can't be is written anew by whoever owns the frontend now. */
-	if (value.count > 0 && kpr_ranges_claim(&w->ranges, value.base, value.count) < 0) {
-		value.count = 0;
+	/* What can't be is written anew by whoever owns the frontend now. */
+	if (value.count > 0 && !pool)
 		value.owner = 0;
-	}
-	rc = kpr_model_adopt(w->model, &w->adopt_at, &value);
+	rc = kpr_model_adopt(w->model, &w->adopt_at, &value, pool);
+	if (rc == 0 && pool)
+		kpr_pool_ref(pool);
 	if (rc == 0 && value.id >= w->next_id)
 		w->next_id = value.id + 1;
 	w->stats.frontends += rc == 0;
@@ -113,9 +169,10 @@ static void adopt(struct kpr_maps *w, uint64_t end_ns)
 		w->adopt_begun = true;
 		if (rc == 0)
 			rc = adopt_one(w);
-	} while (rc == 0 && (++done % 32 || now_ns(w) < end_ns));
+	} while (rc == 0 && (++done % 16 || now_ns(w) < end_ns));
 	if (rc == 0)
 		return;
+	forget_found(w);
 	kpr_model_adopted(w->model);
 	if (rc != -ENOENT)
 		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
@@ -124,204 +181,87 @@ static void adopt(struct kpr_maps *w, uint64_t end_ns)
 				  strerror(-rc));
 }
 
-/* ---- ranges ---- */
+/* ---- what fails ---- */
 
-static void retire(struct kpr_maps *w, uint32_t base, uint32_t n)
+static void retry_later(struct kpr_maps *w)
 {
-	struct kpr_retired *retired;
-
-	if (n == 0)
-		return;
-	retired = room(w->retired, &w->cap_retired, w->n_retired + 1, sizeof(*retired));
-	/* Without memory the range is lost until the next start: that harms nobody. */
-	if (!retired)
-		return;
-	w->retired = retired;
-	w->retired[w->n_retired++] = (struct kpr_retired){now_ns(w), base, n};
-}
-
-static void release_retired(struct kpr_maps *w)
-{
-	uint64_t now = now_ns(w);
-	uint32_t i = 0;
-
-	while (i < w->n_retired && now - w->retired[i].since_ns >= KPR_GRACE_MS * MS) {
-		kpr_ranges_give(&w->ranges, w->retired[i].base, w->retired[i].n);
-		i++;
-	}
-	w->n_retired -= i;
-	if (i > 0 && w->n_retired > 0)
-		memmove(w->retired, w->retired + i, w->n_retired * sizeof(*w->retired));
-}
-
-/* ---- planning ---- */
-
-static void failed(struct kpr_maps *w, struct kpr_svc *svc, enum kpr_svc_state state,
-		   const char *what)
-{
-	w->stats.errors++;
-	if (svc->state != KPR_SVC_FULL && svc->state != KPR_SVC_FAILED) {
-		w->stats.failing++;
-		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
-				  "Service %s: %s; it stays as it was and is tried again", svc->key,
-				  what);
-	}
-	svc->state = (uint8_t)state;
-	if (w->retry_ms == 0)
-		w->retry_ms = KPR_RETRY_MS;
+	w->retry_ms = w->retry_ms ? w->retry_ms : KPR_RETRY_MS;
 	if (w->retry_ns == UINT64_MAX)
 		w->retry_ns = now_ns(w) + w->retry_ms * MS;
 }
 
-static void set_state(struct kpr_maps *w, struct kpr_svc *svc, enum kpr_svc_state state)
+void kpr_failed(struct kpr_maps *w, struct kpr_svc *svc, int rc)
 {
-	if (svc->state == KPR_SVC_FULL || svc->state == KPR_SVC_FAILED)
-		w->stats.failing--;
-	svc->state = (uint8_t)state;
-}
+	bool full = rc == -E2BIG || rc == -ENOSPC;
+	bool failed = svc->state == KPR_SVC_FULL || svc->state == KPR_SVC_FAILED;
 
-/* The range for the slots that planning appended behind `first`. */
-static int plan_range(struct kpr_maps *w, struct kpr_item *item, uint32_t first)
-{
-	uint32_t check = kpr_check(&item->front->key);
-	uint32_t n = item->value.count;
-	int rc;
-
-	item->value.base = 0;
-	if (n == 0)
-		return 0;
-	rc = kpr_ranges_take(&w->ranges, n, &item->value.base);
-	if (rc < 0)
-		return rc;
-	item->new_range = true;
-	for (uint32_t i = 0; i < n; i++) {
-		w->slot_keys[first + i] = item->value.base + i;
-		w->slots[first + i].id = item->value.id;
-		w->slots[first + i].check = check;
+	w->stats.errors++;
+	w->stats.failing += !failed;
+	if (!failed && full) {
+		if (w->full.n_frontends + w->full.n_backends == 0)
+			snprintf(w->full.first, sizeof(w->full.first), "%s", svc->key);
+		w->full.n_frontends += rc == -E2BIG;
+		w->full.n_backends += rc == -ENOSPC;
+	} else if (!failed) {
+		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
+				  "Service %s: %s; it stays as it was and is tried again", svc->key,
+				  strerror(-rc));
 	}
-	w->n_slots = first + n;
-	return 0;
+	svc->state = full ? KPR_SVC_FULL : KPR_SVC_FAILED;
+	retry_later(w);
 }
 
-static int plan_room(struct kpr_maps *w, uint32_t n_slots)
+/* One line for all Services of a turn, or of the whole backlog: there may be thousands. */
+static void report_full(struct kpr_maps *w)
 {
-	uint32_t cap = w->cap_slots;
-	struct kpr_backend *slots = room(w->slots, &cap, w->n_slots + n_slots + 1, sizeof(*slots));
-	struct kpr_item *items;
-	uint32_t *slot_keys;
+	const struct kpr_full *full = &w->full;
 
-	w->slots = slots ? slots : w->slots;
-	cap = w->cap_slots;
-	slot_keys = room(w->slot_keys, &cap, w->n_slots + n_slots + 1, sizeof(*slot_keys));
-	w->slot_keys = slot_keys ? slot_keys : w->slot_keys;
-	if (!slots || !slot_keys)
-		return -ENOMEM;
-	w->cap_slots = cap;
-	items = room(w->items, &w->cap_items, w->n_items + 1, sizeof(*items));
-	w->items = items ? items : w->items;
-	return items ? 0 : -ENOMEM;
-}
-
-static int plan_claim(struct kpr_maps *w, const struct kpr_claim *claim)
-{
-	const struct kpr_svc *svc = claim->svc;
-	const struct kpr_front *front = claim->front;
-	const struct pb_service_port *port = &svc->obj->ports[claim->port];
-	bool local = svc->obj->flags & PB_SERVICE_INTERNAL_LOCAL;
-	bool ours = front->programmed && front->value.owner == svc->hash;
-	struct kpr_item item = {.front = claim->front,
-				.svc = claim->svc,
-				.is_new = !front->programmed};
-	int rc = plan_room(w, svc->value ? svc->value->n : 0);
-
-	if (rc < 0)
-		return rc;
-	item.value.owner = svc->hash;
-	item.value.flags = svc->fail_open ? KPR_SERVICE_FAIL_OPEN : 0;
-	item.value.count =
-		kpr_select(svc->value, &front->key, port->name, local, w->slots + w->n_slots);
-	item.value.digest = kpr_digest(w->slots + w->n_slots, item.value.count);
-	item.value.id = ours ? front->value.id : w->next_id++;
-	if (ours && front->value.count == item.value.count &&
-	    front->value.digest == item.value.digest) {
-		if (front->value.flags == item.value.flags)
-			return 0;
-		item.value.base = front->value.base;
-	} else {
-		rc = plan_range(w, &item, w->n_slots);
-	}
-	if (rc == 0 && item.is_new && w->stats.frontends + w->n_new >= w->services_max)
-		rc = -E2BIG;
-	if (rc == 0)
-		w->n_new += item.is_new;
-	else if (item.new_range)
-		kpr_ranges_give(&w->ranges, item.value.base, item.value.count);
-	if (rc == 0)
-		w->items[w->n_items++] = item;
-	return rc;
-}
-
-/* Takes the items from `first` on back: none of their slots can be seen yet. */
-static void unplan(struct kpr_maps *w, uint32_t first, uint32_t first_slot)
-{
-	while (w->n_items > first) {
-		struct kpr_item *item = &w->items[--w->n_items];
-
-		if (item->new_range)
-			kpr_ranges_give(&w->ranges, item->value.base, item->value.count);
-		w->n_new -= item->is_new;
-	}
-	w->n_slots = first_slot;
-}
-
-static void plan(struct kpr_maps *w, struct kpr_svc *svc)
-{
-	uint32_t first = w->n_items;
-	uint32_t first_slot = w->n_slots;
-	int rc = 0;
-
-	if (!svc->value && (svc->withdrawn || !w->model->backends_synced)) {
-		set_state(w, svc, svc->withdrawn ? KPR_SVC_FROZEN : KPR_SVC_WAITING);
+	if (full->n_frontends + full->n_backends == 0)
 		return;
-	}
-	for (uint32_t i = 0; i < svc->n_claims && rc == 0; i++)
-		if (kpr_claim_may_write(w->model, &svc->claims[i]))
-			rc = plan_claim(w, &svc->claims[i]);
-	if (rc == 0) {
-		set_state(w, svc, KPR_SVC_OK);
-		return;
-	}
-	unplan(w, first, first_slot);
-	if (rc == -E2BIG)
-		failed(w, svc, KPR_SVC_FULL, "map of frontends full (raise services_max)");
-	else if (rc == -ENOSPC)
-		failed(w, svc, KPR_SVC_FULL, "map of backends full (raise backends_max)");
-	else
-		failed(w, svc, KPR_SVC_FAILED, strerror(-rc));
+	w->ctx->host->log(w->ctx, PB_LOG_ERROR,
+			  "%s%s%s: no room for %u Service%s, the first is %s; they stay as they "
+			  "were and are tried again",
+			  full->n_frontends ? "map of frontends full (raise services_max)" : "",
+			  full->n_frontends && full->n_backends ? ", " : "",
+			  full->n_backends ? "map of backends full (raise backends_max)" : "",
+			  full->n_frontends + full->n_backends,
+			  full->n_frontends + full->n_backends == 1 ? "" : "s", full->first);
+	memset(&w->full, 0, sizeof(w->full));
 }
 
 /* ---- writing ---- */
+
+/* What the map names from now on, and no more. */
+static void front_now(struct kpr_maps *w, struct kpr_front *front, struct kpr_pool *pool,
+		      const struct kpr_service *value)
+{
+	struct kpr_pool *old = front->pool;
+	uint32_t old_base = front->value.base;
+
+	if (pool)
+		kpr_pool_ref(pool);
+	front->pool = pool;
+	if (value)
+		front->value = *value;
+	if (old)
+		kpr_pool_unref(&w->store, old, old_base);
+}
 
 static void item_written(struct kpr_maps *w, struct kpr_item *item)
 {
 	struct kpr_front *front = item->front;
 
-	if (front->programmed && front->value.base != item->value.base)
-		retire(w, front->value.base, front->value.count);
-	else if (front->programmed && item->value.count == 0)
-		retire(w, front->value.base, front->value.count);
 	w->stats.frontends += !front->programmed;
+	front_now(w, front, item->pool, &item->value);
 	front->programmed = true;
 	front->adopted = false;
-	front->value = item->value;
 	item->written = true;
 }
 
 static void item_failed(struct kpr_maps *w, struct kpr_item *item, int rc)
 {
-	if (item->new_range)
-		kpr_ranges_give(&w->ranges, item->value.base, item->value.count);
-	failed(w, item->svc, rc == -E2BIG ? KPR_SVC_FULL : KPR_SVC_FAILED, strerror(-rc));
+	kpr_changes_drop(item->svc);
+	kpr_failed(w, item->svc, rc);
 }
 
 /* A Service of which one frontend failed loses those of this batch that it never had before. */
@@ -335,31 +275,19 @@ static void take_back_halves(struct kpr_maps *w)
 			continue;
 		item->front->programmed = false;
 		w->stats.frontends--;
-		retire(w, item->value.base, item->value.count);
+		front_now(w, item->front, NULL, NULL);
 	}
-}
-
-static int write_slots(struct kpr_maps *w)
-{
-	uint32_t done = 0;
-	int rc = 0;
-
-	if (w->n_slots > 0)
-		rc = w->ctx->host->map_update_batch(w->backends, w->slot_keys, w->slots, w->n_slots,
-						    PB_MAP_ANY, &done);
-	w->stats.writes += done;
-	return rc;
 }
 
 static int batch_room(struct kpr_maps *w)
 {
 	uint32_t cap = w->cap_keys;
-	struct kpr_key *keys = room(w->keys, &cap, w->n_items + 1, sizeof(*keys));
+	struct kpr_key *keys = kpr_room(w->keys, &cap, w->n_items + 1, sizeof(*keys));
 	struct kpr_service *values;
 
 	w->keys = keys ? keys : w->keys;
 	cap = w->cap_keys;
-	values = room(w->values, &cap, w->n_items + 1, sizeof(*values));
+	values = kpr_room(w->values, &cap, w->n_items + 1, sizeof(*values));
 	w->values = values ? values : w->values;
 	if (!keys || !values)
 		return -ENOMEM;
@@ -393,17 +321,31 @@ static int write_services(struct kpr_maps *w)
 	return 0;
 }
 
+/* The order of things: whatever the frontends name was stored while they were planned. */
 static void commit(struct kpr_maps *w)
 {
-	int rc = write_slots(w);
+	int rc;
 
-	if (rc == 0)
-		rc = write_services(w);
+	if (w->n_items == 0)
+		return;
+	w->store.now_ns = now_ns(w);
+	rc = write_services(w);
 	for (uint32_t i = 0; rc < 0 && i < w->n_items; i++)
 		item_failed(w, &w->items[i], rc);
 	w->n_items = 0;
-	w->n_slots = 0;
 	w->n_new = 0;
+}
+
+static int delete_front(struct kpr_maps *w, struct kpr_front *front)
+{
+	int rc = w->ctx->host->map_delete(w->services, &front->key);
+
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	w->stats.writes++;
+	w->stats.frontends--;
+	front_now(w, front, NULL, NULL);
+	return 0;
 }
 
 static void delete_gone(struct kpr_maps *w, uint64_t end_ns)
@@ -412,27 +354,35 @@ static void delete_gone(struct kpr_maps *w, uint64_t end_ns)
 
 	w->delete_failed = false;
 	while ((front = w->model->gone) && now_ns(w) < end_ns) {
-		int rc = w->ctx->host->map_delete(w->services, &front->key);
+		int rc = delete_front(w, front);
 
-		if (rc < 0 && rc != -ENOENT) {
+		if (rc < 0) {
 			w->stats.errors++;
 			w->ctx->host->log(w->ctx, PB_LOG_ERROR,
 					  "a frontend can't be deleted (%s); trying again",
 					  strerror(-rc));
-			w->retry_ms = w->retry_ms ? w->retry_ms : KPR_RETRY_MS;
-			w->retry_ns = now_ns(w) + w->retry_ms * MS;
+			w->retry_ns = UINT64_MAX;
+			retry_later(w);
 			w->delete_failed = true;
 			return;
 		}
-		w->stats.writes++;
-		w->stats.frontends--;
-		retire(w, front->value.base, front->value.count);
 		kpr_model_deleted(w->model, front);
 		/* There is room now for who found none. */
 		if (w->stats.failing > 0)
 			w->retry_ns = now_ns(w);
 	}
 }
+
+void kpr_maps_take_back(struct kpr_maps *w)
+{
+	struct kpr_front *front;
+
+	for (front = w->model->fronts; front; front = front->hh.next)
+		if (front->programmed && delete_front(w, front) == 0)
+			front->programmed = false;
+}
+
+/* ---- a turn ---- */
 
 static void retry_failed(struct kpr_maps *w)
 {
@@ -453,27 +403,40 @@ static void retry_failed(struct kpr_maps *w)
 		w->retry_ms = KPR_RETRY_MAX_MS;
 }
 
+static void free_unwanted(struct kpr_maps *w)
+{
+	struct kpr_pool *pool;
+
+	while ((pool = w->model->unwanted)) {
+		LL_DELETE(w->model->unwanted, pool);
+		kpr_pool_free(&w->store, pool);
+	}
+}
+
 uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 {
-	uint64_t end_ns = now_ns(w) + turn_ns;
+	uint64_t now = now_ns(w);
+	uint64_t end_ns = turn_ns > UINT64_MAX - now ? UINT64_MAX : now + turn_ns;
 	struct kpr_svc *svc;
-	uint64_t now;
 
+	w->store.now_ns = now;
+	free_unwanted(w);
 	if (!w->model->adopted)
 		adopt(w, end_ns);
 	if (!w->model->adopted)
 		return 0;
-	release_retired(w);
+	kpr_store_release(&w->store);
 	delete_gone(w, end_ns);
 	retry_failed(w);
 	while (now_ns(w) < end_ns && (svc = kpr_model_next_dirty(w->model))) {
-		plan(w, svc);
-		if (w->n_slots >= BATCH_SLOTS || w->n_items >= BATCH_ITEMS)
+		kpr_plan(w, svc);
+		if (w->n_items >= BATCH_ITEMS)
 			commit(w);
 	}
 	commit(w);
 	now = now_ns(w);
 	if (w->model->dirty || (w->model->gone && !w->delete_failed))
 		return 0;
+	report_full(w);
 	return w->retry_ns == UINT64_MAX ? UINT64_MAX : w->retry_ns > now ? w->retry_ns - now : 0;
 }

@@ -2,9 +2,10 @@
 /*
  * Brings the maps in line with the model, in turns of bounded time.
  *
- * Owns the order of writes: slots first, then the frontend that points to them, and a range is
- * used again only after a grace period. A Service is written whole or not at all; one that does
- * not fit stays as it was and is tried again. Never deletes a frontend to make room.
+ * Owns the order of writes: backends and slots first, then the frontends that name them, and what
+ * nobody names any more is used again only after a grace period. A Service is written whole or
+ * not at all; one that does not fit stays as it was and is tried again. Never deletes a frontend
+ * to make room.
  */
 #ifndef KPR_MAPS_H
 #define KPR_MAPS_H
@@ -12,59 +13,92 @@
 #include <patchbay/plugin.h>
 
 #include "kpr_model.h"
-#include "kpr_ranges.h"
+#include "kpr_pools.h"
 
-/* No program reads a range this long after its frontend stopped pointing to it. */
-#define KPR_GRACE_MS 200
 #define KPR_RETRY_MS 1000
 #define KPR_RETRY_MAX_MS 30000
 
-struct kpr_item;
-struct kpr_retired;
+/* A frontend as it is going to be. */
+struct kpr_item {
+	struct kpr_front *front;
+	struct kpr_svc *svc;
+	struct kpr_pool *pool;
+	struct kpr_service value;
+	bool is_new; /* not in the map before */
+	bool written;
+};
+
+/* A pool found in the maps at start, by its id. */
+struct kpr_found {
+	UT_hash_handle hh;
+	struct kpr_pool *pool;
+	uint32_t id;
+};
+
+/* What planning works with; as large as the largest Service of a turn. */
+struct kpr_scratch {
+	struct kpr_update *updates;
+	uint32_t n_updates;
+	uint32_t cap_updates;
+	struct kpr_backend *adds;
+	uint32_t n_adds;
+	uint32_t cap_adds;
+	uint32_t *removes;
+	uint32_t n_removes;
+	uint32_t cap_removes;
+	uint64_t *seen; /* a bit per position of a pool */
+	uint32_t cap_seen;
+};
 
 struct kpr_stats {
-	uint64_t writes; /* entries written or deleted, both maps */
+	uint64_t writes; /* frontends written or deleted */
 	uint64_t errors;
 	uint32_t frontends; /* in the map */
 	uint32_t failing;   /* Services that could not be written */
+};
+
+/* The maps that have been found full since the last line of the log about it. */
+struct kpr_full {
+	uint32_t n_frontends; /* Services */
+	uint32_t n_backends;
+	char first[128];
 };
 
 struct kpr_maps {
 	struct pb_ctx *ctx;
 	struct kpr_model *model;
 	struct pb_map *services;
-	struct pb_map *backends;
-	struct kpr_ranges ranges;
+	struct kpr_store store;
 	uint32_t services_max;
 	uint32_t next_id;
 	struct kpr_stats stats;
+	struct kpr_full full;
 	struct kpr_key adopt_at; /* the last one adopted */
+	struct kpr_found *found; /* as long as frontends are being adopted */
 	bool adopt_begun;
-	/* One turn's writes. */
+	struct kpr_scratch scratch;
+	/* One turn's frontends. */
 	struct kpr_item *items;
 	uint32_t n_items;
 	uint32_t cap_items;
 	uint32_t n_new; /* items that are not in the map yet */
-	struct kpr_backend *slots;
-	uint32_t *slot_keys;
-	uint32_t n_slots;
-	uint32_t cap_slots;
 	struct kpr_key *keys;
 	struct kpr_service *values;
 	uint32_t cap_keys;
-	/* Ranges that wait for their grace period, oldest first. */
-	struct kpr_retired *retired;
-	uint32_t n_retired;
-	uint32_t cap_retired;
 	uint64_t retry_ns; /* when what failed is tried again; UINT64_MAX: nothing failed */
 	uint64_t retry_ms; /* how long to wait then */
 	bool delete_failed;
 };
 
-/* Not before restore(): reads the size of the maps. Free with kpr_maps_free() in any case. */
+/*
+ * Not before restore(): maps the arrays and reads their sizes. -EOPNOTSUPP: the host can't map
+ * them. Free with kpr_maps_free() in any case, behind the model.
+ */
 int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
-		  struct pb_map *services, struct pb_map *backends);
+		  struct pb_map *services, struct pb_map *slots, struct pb_map *backends);
 void kpr_maps_free(struct kpr_maps *w);
+/* True when no frontend is in the map. */
+bool kpr_maps_empty(const struct kpr_maps *w);
 
 /*
  * Works until `turn_ns` have passed: first takes over what the maps hold, then writes what the
@@ -72,5 +106,20 @@ void kpr_maps_free(struct kpr_maps *w);
  * to do, UINT64_MAX when there is nothing.
  */
 uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns);
+/* Deletes every frontend that this generation wrote: it was called off before it began. */
+void kpr_maps_take_back(struct kpr_maps *w);
+
+/* ---- between kpr_maps.c and kpr_plan.c ---- */
+
+/* `mem` with room for n > 0 elements; NULL without memory, `mem` is then as it was. */
+void *kpr_room(void *mem, uint32_t *cap, uint32_t n, size_t size);
+/* Notes that the Service can't be written now, and when it is tried again. */
+void kpr_failed(struct kpr_maps *w, struct kpr_svc *svc, int rc);
+/*
+ * Changes the Service's pools and appends its frontends that have to be written to the items; or,
+ * when something has no room, does neither and notes that it failed.
+ */
+void kpr_plan(struct kpr_maps *w, struct kpr_svc *svc);
+void kpr_scratch_free(struct kpr_scratch *s);
 
 #endif

@@ -13,6 +13,8 @@
 
 #include <utlist.h>
 
+#include "kpr_pools.h"
+
 #define KEY_MAX 512
 #define FNV_BASIS 0xcbf29ce484222325ULL
 #define FNV_PRIME 0x100000001b3ULL
@@ -50,81 +52,6 @@ bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_por
 	return true;
 }
 
-/* Before 0, behind it > 0: where a backend stands as seen from those of a port. */
-static int compare_port(const struct pb_backends *v, const struct pb_backend *b,
-			const struct kpr_key *key, const char *port_name)
-{
-	int rc = (int)b->family - key->family;
-
-	if (rc == 0)
-		rc = (int)b->protocol - key->protocol;
-	return rc ? rc : strcmp(pb_backends_string(v, b->port_name), port_name);
-}
-
-/* The value is sorted, and one of many ports must not cost a look at all the others' backends. */
-static uint32_t first_of_port(const struct pb_backends *v, const struct kpr_key *key,
-			      const char *port_name)
-{
-	uint32_t from = 0;
-	uint32_t to = v ? v->n : 0;
-
-	while (from < to) {
-		uint32_t mid = from + (to - from) / 2;
-
-		if (compare_port(v, &v->backend[mid], key, port_name) < 0)
-			from = mid + 1;
-		else
-			to = mid;
-	}
-	return from;
-}
-
-uint32_t kpr_select(const struct pb_backends *value, const struct kpr_key *key,
-		    const char *port_name, bool local, struct kpr_backend *out)
-{
-	static const uint8_t wanted[] = {PB_BACKEND_ACTIVE, PB_BACKEND_TERMINATING};
-	uint32_t first = first_of_port(value, key, port_name);
-	uint32_t n = 0;
-
-	for (size_t w = 0; w < sizeof(wanted) && n == 0; w++)
-		for (uint32_t i = first; value && i < value->n; i++) {
-			const struct pb_backend *b = &value->backend[i];
-
-			if (compare_port(value, b, key, port_name) != 0)
-				break;
-			if (b->state != wanted[w] || (local && !(b->flags & PB_BACKEND_LOCAL)))
-				continue;
-			memset(&out[n], 0, sizeof(out[n]));
-			out[n].addr = b->addr;
-			out[n].port = htons(b->port);
-			out[n].family = b->family;
-			/* Sorted by address and port, so doubles are neighbours. */
-			if (n == 0 || memcmp(&out[n], &out[n - 1], sizeof(out[n])) != 0)
-				n++;
-		}
-	return n;
-}
-
-static uint64_t mix(uint64_t hash, uint64_t word)
-{
-	hash = (hash ^ word) * FNV_PRIME;
-	return hash ^ (hash >> 29);
-}
-
-uint64_t kpr_digest(const struct kpr_backend *backends, uint32_t n)
-{
-	uint64_t hash = FNV_BASIS ^ n;
-
-	for (uint32_t i = 0; i < n; i++) {
-		uint64_t words[2];
-
-		memcpy(words, &backends[i].addr, sizeof(words));
-		hash = mix(mix(mix(hash, words[0]), words[1]),
-			   (uint64_t)backends[i].port << 8 | backends[i].family);
-	}
-	return hash;
-}
-
 uint64_t kpr_hash_name(const char *key)
 {
 	uint64_t hash = FNV_BASIS;
@@ -142,16 +69,28 @@ void kpr_model_init(struct kpr_model *m, const struct kpr_model_opts *opts)
 	m->opts = *opts;
 }
 
+static void svc_free(struct kpr_model *m, struct kpr_svc *svc)
+{
+	struct kpr_part *part, *next_part;
+	struct kpr_port *port, *next_port;
+
+	DL_FOREACH_SAFE(svc->parts, part, next_part)
+	kpr_part_free(m, part);
+	LL_FOREACH_SAFE(svc->ports, port, next_port)
+	kpr_port_free(m, port);
+	HASH_DEL(m->svcs, svc);
+	free(svc->changes);
+	free(svc->claims);
+	free(svc);
+}
+
 void kpr_model_free(struct kpr_model *m)
 {
 	struct kpr_front *front, *next_front;
 	struct kpr_svc *svc, *next_svc;
 
-	HASH_ITER (hh, m->svcs, svc, next_svc) {
-		HASH_DEL(m->svcs, svc);
-		free(svc->claims);
-		free(svc);
-	}
+	HASH_ITER (hh, m->svcs, svc, next_svc)
+		svc_free(m, svc);
 	HASH_ITER (hh, m->fronts, front, next_front) {
 		HASH_DEL(m->fronts, front);
 		free(front);
@@ -168,11 +107,8 @@ void kpr_model_dirty(struct kpr_model *m, struct kpr_svc *svc)
 
 static void forget_unless_needed(struct kpr_model *m, struct kpr_svc *svc)
 {
-	if (svc->obj || svc->value || svc->dirty)
-		return;
-	HASH_DEL(m->svcs, svc);
-	free(svc->claims);
-	free(svc);
+	if (!svc->obj && !svc->head && !svc->parts && !svc->dirty)
+		svc_free(m, svc);
 }
 
 struct kpr_svc *kpr_model_next_dirty(struct kpr_model *m)
@@ -251,7 +187,8 @@ static void claim_insert(struct kpr_front *front, struct kpr_claim *claim)
 	*at = claim;
 }
 
-int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v)
+int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v,
+		    struct kpr_pool *pool)
 {
 	struct kpr_front *front = add_front(m, key);
 	struct kpr_claim *claim, *next;
@@ -259,6 +196,7 @@ int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct
 	if (!front)
 		return -ENOMEM;
 	front->value = *v;
+	front->pool = pool;
 	front->programmed = true;
 	front->adopted = true;
 	claim = front->claims;
@@ -343,9 +281,10 @@ static int wanted_claims(struct kpr_model *m, struct kpr_svc *svc,
 		return -ENOMEM;
 	m->round++;
 	for (uint32_t i = 0; i < max; i++) {
-		uint32_t port = i % obj->n_ports;
+		const struct pb_service_port *p = &obj->ports[i % obj->n_ports];
+		struct kpr_port *port;
 
-		if (!kpr_frontend_key(&obj->cluster_ips[i / obj->n_ports], &obj->ports[port], &key))
+		if (!kpr_frontend_key(&obj->cluster_ips[i / obj->n_ports], p, &key))
 			continue;
 		front = add_front(m, &key);
 		if (!front)
@@ -353,6 +292,12 @@ static int wanted_claims(struct kpr_model *m, struct kpr_svc *svc,
 		if (front->round == m->round)
 			continue;
 		front->round = m->round;
+		port = kpr_port_add(m, svc, &key, p->name);
+		if (!port) {
+			front_unclaimed(m, front);
+			goto no_memory;
+		}
+		port->round = m->round;
 		claims[n++] = (struct kpr_claim){.svc = svc, .front = front, .port = port};
 	}
 	*ret_claims = claims;
@@ -372,6 +317,26 @@ static struct kpr_claim **claim_of(struct kpr_front *front, const struct kpr_svc
 	while (*at && (*at)->svc != svc)
 		at = &(*at)->next;
 	return *at ? at : NULL;
+}
+
+/* Ports that no claim is for any more go; `round` marks the others. */
+static void swap_ports(struct kpr_model *m, struct kpr_svc *svc, bool local, uint32_t round)
+{
+	struct kpr_port *port, *next;
+
+	LL_FOREACH_SAFE(svc->ports, port, next)
+	{
+		if (svc->n_claims > 0 && port->round == round) {
+			port->synced = port->synced && port->local == local;
+			port->local = local;
+			continue;
+		}
+		/* Changes that were noted name it. */
+		if (svc->n_changes > 0)
+			kpr_changes_drop(svc);
+		LL_DELETE(svc->ports, port);
+		kpr_port_free(m, port);
+	}
 }
 
 /* Puts the new claims in the place of the old ones; what both have keeps its turn. */
@@ -412,6 +377,7 @@ int kpr_model_service(struct kpr_model *m, const struct pb_kube_service *obj)
 	struct kpr_claim *claims;
 	struct kpr_svc *svc;
 	char key[KEY_MAX];
+	uint32_t round;
 	int n;
 
 	if (make_key(key, &obj->meta) < 0)
@@ -426,7 +392,9 @@ int kpr_model_service(struct kpr_model *m, const struct pb_kube_service *obj)
 	}
 	m->n_services += !svc->obj;
 	svc->obj = obj;
+	round = m->round;
 	swap_claims(m, svc, claims, (uint32_t)n);
+	swap_ports(m, svc, obj->flags & PB_SERVICE_INTERNAL_LOCAL, round);
 	kpr_model_dirty(m, svc);
 	return 0;
 }
@@ -445,33 +413,107 @@ void kpr_model_service_gone(struct kpr_model *m, const struct pb_kube_service *o
 	svc->obj = NULL;
 	svc->state = KPR_SVC_OK;
 	swap_claims(m, svc, NULL, 0);
+	swap_ports(m, svc, false, 0);
 	forget_unless_needed(m, svc);
 }
 
-int kpr_model_backends(struct kpr_model *m, const char *key, const struct pb_backends *value)
+bool kpr_model_whole(const struct kpr_svc *svc)
+{
+	return !svc->open && (!svc->head || svc->n_parts >= svc->head->n_parts);
+}
+
+static int head_put(struct kpr_model *m, const char *key, const struct pb_backends_head *head)
 {
 	struct kpr_svc *svc = add_svc(m, key);
 
 	if (!svc)
 		return -ENOMEM;
-	svc->value = value;
+	svc->head = head;
+	svc->open = false;
 	svc->withdrawn = false;
 	if (svc->obj)
 		kpr_model_dirty(m, svc);
 	return 0;
 }
 
-void kpr_model_backends_gone(struct kpr_model *m, const char *key)
+static void head_gone(struct kpr_model *m, const char *key)
 {
 	struct kpr_svc *svc = find_svc(m, key);
 
 	if (!svc)
 		return;
 	svc->withdrawn = svc->obj != NULL;
-	svc->value = NULL;
+	svc->head = NULL;
+	svc->open = svc->parts != NULL;
+	kpr_changes_drop(svc);
 	if (svc->obj)
 		kpr_model_dirty(m, svc);
 	forget_unless_needed(m, svc);
+}
+
+static int part_put(struct kpr_model *m, const char *svc_key, const char *key,
+		    const struct pb_backends *value)
+{
+	struct kpr_svc *svc = add_svc(m, svc_key);
+	int rc;
+
+	if (!svc)
+		return -ENOMEM;
+	rc = kpr_part_put(m, svc, key, value);
+	if (rc < 0) {
+		forget_unless_needed(m, svc);
+		return rc;
+	}
+	svc->open = true;
+	return 0;
+}
+
+static void part_gone(struct kpr_model *m, const char *svc_key, const char *key)
+{
+	struct kpr_svc *svc = find_svc(m, svc_key);
+
+	if (!svc)
+		return;
+	kpr_part_gone(m, key);
+	/*
+	 * A part more than the head speaks of: a publisher left it behind, no head follows, and
+	 * what it said may be in another part too.
+	 */
+	if (svc->head && svc->n_parts >= svc->head->n_parts && !svc->open) {
+		kpr_changes_drop(svc);
+		if (svc->obj)
+			kpr_model_dirty(m, svc);
+	}
+	svc->open = svc->open && (svc->head || svc->parts);
+	forget_unless_needed(m, svc);
+}
+
+int kpr_model_record(struct kpr_model *m, const struct pb_record *record)
+{
+	const char *slash = strchr(record->key, '/');
+	char svc_key[KEY_MAX];
+	size_t len;
+
+	slash = slash ? strchr(slash + 1, '/') : NULL;
+	len = slash ? (size_t)(slash - record->key) : strlen(record->key);
+	if (len >= sizeof(svc_key))
+		return -EINVAL;
+	memcpy(svc_key, record->key, len);
+	svc_key[len] = '\0';
+	if (record->kind == PB_RECORD_PUT)
+		return slash ? part_put(m, svc_key, record->key, record->value)
+			     : head_put(m, svc_key, record->value);
+	if (slash)
+		part_gone(m, svc_key, record->key);
+	else
+		head_gone(m, svc_key);
+	return 0;
+}
+
+void kpr_model_unwanted(struct kpr_model *m, struct kpr_pool *pool)
+{
+	pool->port = NULL;
+	LL_PREPEND(m->unwanted, pool);
 }
 
 static void sweep(struct kpr_model *m)

@@ -3,7 +3,7 @@
  * What should be programmed: Services, their frontends, and who may have a frontend.
  *
  * Owns the rules of docs/behaviour/kpr.md that need no packet: which frontends a Service has,
- * which backends stand behind one, and who wins when two Services claim the same address and
+ * when its backends may be acted on, and who wins when two Services claim the same address and
  * port. Pure: no map, no clock, no host. Keeps the core's pointers, copies no object.
  */
 #ifndef KPR_MODEL_H
@@ -16,19 +16,21 @@
 #include <uthash.h>
 
 #include <patchbay/kube.h>
+#include <patchbay/plugin.h>
 #include <patchbay/topics/backends.h>
 
 #include "kpr_abi.h"
+#include "kpr_parts.h"
 
-struct kpr_svc;
 struct kpr_front;
+struct kpr_pool; /* kpr_pools.h */
 
 /* A Service wants a frontend. The first claim on a frontend has it, the others wait. */
 struct kpr_claim {
 	struct kpr_svc *svc;
 	struct kpr_front *front;
 	struct kpr_claim *next; /* on the same frontend */
-	uint32_t port;		/* index in the Service's ports */
+	struct kpr_port *port;	/* whose backends stand behind it */
 };
 
 struct kpr_front {
@@ -38,6 +40,7 @@ struct kpr_front {
 	struct kpr_front *prev; /* in kpr_model.gone */
 	struct kpr_front *next;
 	struct kpr_service value; /* as it is in the map */
+	struct kpr_pool *pool;	  /* the one that value names, NULL: none */
 	bool programmed;	  /* it is in the map */
 	bool adopted;		  /* as another process or generation left it */
 	bool gone;		  /* nobody claims it any more, waits for deletion */
@@ -55,14 +58,21 @@ enum kpr_svc_state {
 struct kpr_svc {
 	UT_hash_handle hh;
 	const struct pb_kube_service *obj; /* NULL: only its backends are known */
-	const struct pb_backends *value;
+	const struct pb_backends_head *head;
+	struct kpr_part *parts;
+	struct kpr_port *ports;
+	struct kpr_change *changes; /* of synced ports, since they were last written */
 	struct kpr_claim *claims;
 	struct kpr_svc *prev; /* in kpr_model.dirty */
 	struct kpr_svc *next;
 	uint64_t hash;
 	uint32_t n_claims;
+	uint32_t n_parts;
+	uint32_t n_changes;
+	uint32_t cap_changes;
 	uint8_t state; /* enum kpr_svc_state */
 	bool dirty;
+	bool open;	/* a part came and its head not yet */
 	bool withdrawn; /* its backends were known once */
 	bool fail_open;
 	char key[];
@@ -77,8 +87,11 @@ struct kpr_model {
 	struct kpr_model_opts opts;
 	struct kpr_svc *svcs;
 	struct kpr_front *fronts;
-	struct kpr_svc *dirty;	/* to be compared with the map */
-	struct kpr_front *gone; /* to be deleted from the map */
+	struct kpr_part *parts;
+	struct kpr_port *ports;
+	struct kpr_svc *dirty;	   /* to be compared with the map */
+	struct kpr_front *gone;	   /* to be deleted from the map */
+	struct kpr_pool *unwanted; /* whose Service has no such port any more */
 	uint32_t n_services;
 	uint32_t round;
 	bool adopted; /* what the map held at start is known */
@@ -90,15 +103,15 @@ void kpr_model_init(struct kpr_model *m, const struct kpr_model_opts *opts);
 void kpr_model_free(struct kpr_model *m);
 
 /* A frontend found in the map at start. -ENOMEM. kpr_model_adopted(): that was the last one. */
-int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v);
+int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v,
+		    struct kpr_pool *pool);
 void kpr_model_adopted(struct kpr_model *m);
 
 /* -ENOMEM: the Service was not taken in. */
 int kpr_model_service(struct kpr_model *m, const struct pb_kube_service *obj);
 void kpr_model_service_gone(struct kpr_model *m, const struct pb_kube_service *obj);
-/* `key` is "NAMESPACE/NAME". */
-int kpr_model_backends(struct kpr_model *m, const char *key, const struct pb_backends *value);
-void kpr_model_backends_gone(struct kpr_model *m, const char *key);
+/* A record of topic "backends": a head or a part, as its key says. -ENOMEM, -EINVAL. */
+int kpr_model_record(struct kpr_model *m, const struct pb_record *record);
 /* Everything of the first full view has come. Once both have, adopted leftovers go. */
 void kpr_model_services_synced(struct kpr_model *m);
 void kpr_model_backends_synced(struct kpr_model *m);
@@ -108,6 +121,11 @@ struct kpr_svc *kpr_model_next_dirty(struct kpr_model *m);
 void kpr_model_dirty(struct kpr_model *m, struct kpr_svc *svc);
 /* The frontend is out of the map. Frees it unless somebody claimed it meanwhile. */
 void kpr_model_deleted(struct kpr_model *m, struct kpr_front *front);
+
+/* Whether all parts are there that the Service's head speaks of, and none newer. */
+bool kpr_model_whole(const struct kpr_svc *svc);
+/* Nobody wants the pool any more: it goes once no frontend in the map names it. */
+void kpr_model_unwanted(struct kpr_model *m, struct kpr_pool *pool);
 
 /* The frontend with this key, NULL when there is none. */
 struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct kpr_key *key);
@@ -125,13 +143,6 @@ bool kpr_service_has_frontends(const struct pb_kube_service *obj, const char *pr
 /* The key of a port on an address; false when it can't be translated. */
 bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_port *port,
 		      struct kpr_key *ret_key);
-/*
- * Writes the addresses and ports behind a frontend to `out`, which has room for value->n.
- * Active ones; if there is none, terminating ones that still serve. `local`: of this node only.
- */
-uint32_t kpr_select(const struct pb_backends *value, const struct kpr_key *key,
-		    const char *port_name, bool local, struct kpr_backend *out);
-uint64_t kpr_digest(const struct kpr_backend *backends, uint32_t n);
 uint64_t kpr_hash_name(const char *key);
 
 #endif

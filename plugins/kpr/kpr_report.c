@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <utlist.h>
+
 #include "kpr.h"
 
 struct out {
@@ -99,34 +101,33 @@ static void put_address(struct out *o, const union pb_addr *addr, uint32_t famil
 	put_raw(o, "\"");
 }
 
-static bool serves(const struct pb_backends *value, const struct pb_backend *b, uint32_t family,
-		   const struct pb_service_port *port)
-{
-	return b->family == family && b->protocol == port->protocol &&
-	       strcmp(pb_backends_string(value, b->port_name), port->name) == 0;
-}
-
 /* Why no backend stands behind the frontend: mostly a name that was mistyped. */
-static const char *why_none(const struct kpr_svc *svc, uint32_t family,
-			    const struct pb_service_port *port)
+static const char *why_none(const struct kpr_svc *svc, const struct kpr_port *port)
 {
-	const struct pb_backends *v = svc->value;
 	bool same_family = false;
+	const struct kpr_part *part;
+	struct kpr_backend b;
+	struct kpr_run run;
+	enum kpr_use use;
 
-	for (uint32_t i = 0; v && i < v->n; i++) {
-		if (serves(v, &v->backend[i], family, port))
-			return svc->obj->flags & PB_SERVICE_INTERNAL_LOCAL
-				       ? "no backends on this node"
-				       : "no backends";
-		same_family = same_family || v->backend[i].family == family;
+	DL_FOREACH (svc->parts, part) {
+		kpr_run_begin(&run, part->value, port);
+		if (kpr_run_next(&run, &b, &use))
+			return port->local ? "no backends on this node" : "no backends";
+		/* Sorted by family. */
+		same_family =
+			same_family || (part->value->n > 0 &&
+					(part->value->backend[0].family == kpr_port_family(port) ||
+					 part->value->backend[part->value->n - 1].family ==
+						 kpr_port_family(port)));
 	}
 	return same_family ? "no backends: no endpoint has a port of this name and protocol"
 			   : "no backends";
 }
 
 /* Says in `text` why the row is as it is; "ok" when everything is in the map. */
-static void describe(const struct kpr_svc *svc, const struct kpr_front *front,
-		     const struct pb_service_port *port, char *text, size_t len)
+static void describe(const struct kpr_svc *svc, const struct kpr_front *front, char *text,
+		     size_t len)
 {
 	static const char *const states[] = {
 		[KPR_SVC_OK] = "ok",
@@ -141,7 +142,7 @@ static void describe(const struct kpr_svc *svc, const struct kpr_front *front,
 	else if (front->claims && front->claims->svc != svc)
 		snprintf(text, len, "conflict: taken by %s", front->claims->svc->key);
 	else if (svc->state == KPR_SVC_OK && front->programmed && front->value.count == 0)
-		snprintf(text, len, "%s", why_none(svc, front->key.family, port));
+		snprintf(text, len, "%s", why_none(svc, front->claims->port));
 	else
 		snprintf(text, len, "%s", states[svc->state]);
 }
@@ -170,7 +171,7 @@ static void put_row(struct out *o, const struct kpr_model *m, const struct kpr_s
 	if (kpr_frontend_key(ip, port, &key))
 		front = kpr_model_front(m, &key);
 	ours = front && front->claims && front->claims->svc == svc;
-	describe(svc, front, port, why, sizeof(why));
+	describe(svc, front, why, sizeof(why));
 	put_raw(o, o->rows++ ? ",{\"namespace\":" : "{\"namespace\":");
 	put_string(o, svc->obj->meta.ns);
 	put_raw(o, ",\"name\":");
@@ -221,32 +222,41 @@ int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, 
 	return o.error;
 }
 
-static void put_backends(struct out *o, const struct pb_backends *value,
-			 const struct pb_kube_addr *ip, const struct pb_service_port *port)
+static void put_backend(struct out *o, const struct pb_backends *value, const struct pb_backend *b,
+			const struct pb_kube_addr *ip, const struct pb_service_port *port)
 {
 	static const char *const states[] = {"unknown", "active", "terminating", "draining"};
 
-	for (uint32_t i = 0; value && i < value->n; i++) {
-		const struct pb_backend *b = &value->backend[i];
+	put_raw(o, o->rows++ ? ",{\"frontend\":" : "{\"frontend\":");
+	put_address(o, &ip->addr, ip->family, port->port);
+	put_raw(o, ",\"protocol\":");
+	put_string(o, protocol_name(port->protocol));
+	put_raw(o, ",\"port\":");
+	put_string(o, port->name);
+	put_raw(o, ",\"backend\":");
+	put_address(o, &b->addr, b->family, b->port);
+	put_raw(o, ",\"state\":");
+	put_string(o, states[b->state < 4 ? b->state : 0]);
+	put_raw(o, ",\"node\":");
+	put_string(o, pb_backends_string(value, b->node));
+	put_raw(o, ",\"zone\":");
+	put_string(o, pb_backends_string(value, b->zone));
+	put_raw(o, "}");
+}
 
-		if (!serves(value, b, ip->family, port))
-			continue;
-		put_raw(o, o->rows++ ? ",{\"frontend\":" : "{\"frontend\":");
-		put_address(o, &ip->addr, ip->family, port->port);
-		put_raw(o, ",\"protocol\":");
-		put_string(o, protocol_name(port->protocol));
-		put_raw(o, ",\"port\":");
-		put_string(o, port->name);
-		put_raw(o, ",\"backend\":");
-		put_address(o, &b->addr, b->family, b->port);
-		put_raw(o, ",\"state\":");
-		put_string(o, states[b->state < 4 ? b->state : 0]);
-		put_raw(o, ",\"node\":");
-		put_string(o, pb_backends_string(value, b->node));
-		put_raw(o, ",\"zone\":");
-		put_string(o, pb_backends_string(value, b->zone));
-		put_raw(o, "}");
-	}
+static void put_backends(struct out *o, const struct kpr_svc *svc, const struct pb_kube_addr *ip,
+			 const struct pb_service_port *port)
+{
+	const struct kpr_part *part;
+
+	DL_FOREACH (svc->parts, part)
+		for (uint32_t i = 0; i < part->value->n; i++) {
+			const struct pb_backend *b = &part->value->backend[i];
+
+			if (b->family == ip->family && b->protocol == port->protocol &&
+			    strcmp(pb_backends_string(part->value, b->port_name), port->name) == 0)
+				put_backend(o, part->value, b, ip, port);
+		}
 }
 
 int kpr_report_service(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
@@ -273,8 +283,7 @@ int kpr_report_service(struct pb_ctx *ctx, void *arg, const char *const *args, u
 		    "{\"title\":\"ZONE\",\"field\":\"zone\"}],\"items\":[");
 	for (uint32_t i = 0; i < svc->obj->n_cluster_ips; i++)
 		for (uint32_t p = 0; p < svc->obj->n_ports; p++)
-			put_backends(&o, svc->value, &svc->obj->cluster_ips[i],
-				     &svc->obj->ports[p]);
+			put_backends(&o, svc, &svc->obj->cluster_ips[i], &svc->obj->ports[p]);
 	put_raw(&o, "]}");
 	flush(&o);
 	return o.error;

@@ -44,7 +44,7 @@ static void pause_us(long us)
 
 static int map_open(const char *bpffs, const char *name)
 {
-	PB_FREE char *path = pb_sprintf("%s/plugins/kpr/%s_v1", bpffs, name);
+	PB_FREE char *path = pb_sprintf("%s/plugins/kpr/%s_v2", bpffs, name);
 
 	return path ? bpf_obj_get(path) : -1;
 }
@@ -144,6 +144,7 @@ static int run_load(char **args)
 
 struct change {
 	int services;
+	int slots;
 	int backends;
 	struct kpr_key key;
 	const char *file;
@@ -178,9 +179,11 @@ static int port_in_map(const struct change *c)
 {
 	struct kpr_service service;
 	struct kpr_backend backend;
+	struct kpr_slot slot;
 
 	if (bpf_map_lookup_elem(c->services, &c->key, &service) < 0 || service.count == 0 ||
-	    bpf_map_lookup_elem(c->backends, &service.base, &backend) < 0)
+	    bpf_map_lookup_elem(c->slots, &service.base, &slot) < 0 ||
+	    bpf_map_lookup_elem(c->backends, &slot.backend, &backend) < 0)
 		return 0;
 	return ntohs(backend.port);
 }
@@ -221,8 +224,9 @@ static int run_change(char **args)
 	int rc = 0;
 
 	c.services = map_open(args[0], "kpr_services");
+	c.slots = map_open(args[0], "kpr_slots");
 	c.backends = map_open(args[0], "kpr_backends");
-	if (!ms || rounds == 0 || c.services < 0 || c.backends < 0)
+	if (!ms || rounds == 0 || c.services < 0 || c.slots < 0 || c.backends < 0)
 		return fail("maps");
 	c.key.family = 4;
 	c.key.protocol = IPPROTO_TCP;

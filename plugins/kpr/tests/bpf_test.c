@@ -17,9 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -30,6 +32,7 @@
 #include <plugins/kpr/tests/exit.skel.h>
 
 #include "../kpr_abi.h"
+#include "../kpr_pools.h"
 
 #define N_HOOKS (PB_HOOK_GETPEERNAME6 - PB_HOOK_CONNECT4 + 1)
 
@@ -38,9 +41,11 @@ static const char *const hook_names[N_HOOKS] = {"connect4",	"connect6",    "send
 						"getpeername4", "getpeername6"};
 
 static int services_fd = -1;
+static int slots_fd = -1;
 static int backends_fd = -1;
 static int reverse_fd = -1;
 static int drops_fd = -1;
+static int cgroup_fd = -1;
 static unsigned n_cases;
 static unsigned n_failed;
 static bool case_ok;
@@ -128,7 +133,7 @@ static struct bpf_program *find(struct bpf_object *obj, const char *prefix, cons
 }
 
 /* One generation of one hook: kpr in slot 0 of its chain, exit in slot 1. */
-static int load_hook(uint32_t hook, int cgroup_fd)
+static int load_hook(uint32_t hook)
 {
 	const char *name = hook_names[hook - PB_HOOK_CONNECT4];
 	struct bpf_object *kpr, *end;
@@ -148,12 +153,14 @@ static int load_hook(uint32_t hook, int cgroup_fd)
 	if (set_rodata(kpr, "pb_slot_next", 1) < 0 || set_rodata(kpr, "pb_slot_exit", 1) < 0 ||
 	    set_rodata(kpr, "pb_hook_id", hook) < 0 ||
 	    share_map(kpr, "kpr_services", &services_fd) < 0 ||
+	    share_map(kpr, "kpr_slots", &slots_fd) < 0 ||
 	    share_map(kpr, "kpr_backends", &backends_fd) < 0 ||
 	    share_map(kpr, "kpr_reverse", &reverse_fd) < 0 ||
 	    share_map(kpr, "pb_drops", &drops_fd) < 0 || bpf_object__load(kpr) < 0 ||
 	    bpf_object__load(end) < 0)
 		return -EINVAL;
 	keep_map(kpr, "kpr_services", &services_fd);
+	keep_map(kpr, "kpr_slots", &slots_fd);
 	keep_map(kpr, "kpr_backends", &backends_fd);
 	keep_map(kpr, "kpr_reverse", &reverse_fd);
 	keep_map(kpr, "pb_drops", &drops_fd);
@@ -241,31 +248,33 @@ static struct kpr_key key_of(const char *text, uint8_t protocol)
 static uint32_t next_slot;
 static uint32_t next_id = 1;
 
-static void set_backends(const struct kpr_key *key, uint32_t id, uint32_t base,
-			 const char *const *backends, uint32_t n)
+/* Slots from `base` on, each with the backend of its own number. */
+static void set_backends(uint32_t pool, uint32_t base, const char *const *backends, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		struct kpr_key b = key_of(backends[i], key->protocol);
+		struct kpr_key b = key_of(backends[i], 0);
 		struct kpr_backend backend = {.addr = b.addr,
 					      .port = b.port,
 					      .family = b.family,
-					      .id = id,
-					      .check = kpr_check(key)};
-		uint32_t slot = base + i;
+					      .pool = pool};
+		struct kpr_slot slot = {.backend = base + i, .pool = pool};
+		uint32_t at = base + i;
 
-		bpf_map_update_elem(backends_fd, &slot, &backend, 0);
+		bpf_map_update_elem(backends_fd, &at, &backend, 0);
+		bpf_map_update_elem(slots_fd, &at, &slot, 0);
 	}
 }
 
-/* Programs a frontend as kpr_maps.c does; returns its id. Backends end with NULL. */
+/* Programs a frontend as kpr_maps.c does; returns its id, which is its pool's too. */
 static uint32_t program(const char *frontend, uint8_t protocol, const char *const *backends)
 {
 	struct kpr_key key = key_of(frontend, protocol);
 	struct kpr_service svc = {.id = next_id++, .base = next_slot};
 
+	svc.tie = kpr_tie(&key, svc.id);
 	while (backends[svc.count])
 		svc.count++;
-	set_backends(&key, svc.id, svc.base, backends, svc.count);
+	set_backends(svc.id, svc.base, backends, svc.count);
 	next_slot += svc.count;
 	bpf_map_update_elem(services_fd, &key, &svc, 0);
 	return svc.id;
@@ -721,57 +730,260 @@ static void fast_open(void)
 	close(server);
 }
 
+/* Entry, slot and record have to agree on the pool, and the entry has to be the key's. */
 static void foreign_slot(void)
 {
-	struct kpr_key other = key_of("10.96.0.99:80", IPPROTO_TCP);
+	static const struct {
+		const char *key; /* whose tie the entry has */
+		uint32_t entry, slot, record;
+	} wrong[] = {
+		{"10.96.0.1:80", 1000, 999, 999},
+		{"10.96.0.1:80", 1000, 1000, 999},
+		{"10.96.0.99:80", 1000, 1000, 1000},
+	};
 	struct kpr_key key = key_of("10.96.0.1:80", IPPROTO_TCP);
-	struct kpr_service svc = {.id = 1000, .base = next_slot, .count = 1};
 
-	set_backends(&other, 999, next_slot++, servers, 1);
-	bpf_map_update_elem(services_fd, &key, &svc, 0);
-	CHECK(dial("10.96.0.1:80", SOCK_STREAM, 0) < 0 && errno == ECONNREFUSED);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		struct kpr_key other = key_of(wrong[i].key, IPPROTO_TCP);
+		struct kpr_service svc = {.id = 1000,
+					  .base = next_slot,
+					  .count = 1,
+					  .tie = kpr_tie(&other, wrong[i].entry)};
+		struct kpr_slot slot = {.backend = next_slot, .pool = wrong[i].slot};
+
+		set_backends(wrong[i].record, next_slot, servers, 1);
+		bpf_map_update_elem(slots_fd, &next_slot, &slot, 0);
+		bpf_map_update_elem(services_fd, &key, &svc, 0);
+		next_slot++;
+		CHECK(dial("10.96.0.1:80", SOCK_STREAM, 0) < 0 && errno == ECONNREFUSED);
+	}
 }
 
-/* Rewrites the frontend as fast as it can until it is told to stop, ranges in turn. */
-static void churn(int stop_fd)
+/* ---- changes while programs run ---- */
+
+/* The memory of an array, as host->map_memory() gives it. */
+static void *memory_of(int fd, size_t *ret_len)
+{
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *memory;
+
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return NULL;
+	*ret_len =
+		((info.value_size + 7) / 8 * 8 * (size_t)info.max_entries + page - 1) / page * page;
+	memory = mmap(NULL, *ret_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* Slots and backends below are those of the other cases. */
+#define CHURN_FIRST 65536
+#define CHURN_MAX 64 /* backends that a pool can have */
+
+/* A frontend whose backends come and go, written by the plugin's own code. */
+struct churn {
+	struct kpr_pool *pool;
+	struct kpr_key key;
+	struct kpr_service value;
+	uint32_t net;	     /* its backends are 127.NET.0.n:7000; 0: the first two servers */
+	uint32_t n_backends; /* that it can have */
+	bool has[CHURN_MAX];
+};
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static int churn_open(struct kpr_store *st)
+{
+	size_t slots_len = 0, backends_len = 0;
+	void *slots = memory_of(slots_fd, &slots_len);
+	void *backends = memory_of(backends_fd, &backends_len);
+
+	if (!slots || !backends ||
+	    kpr_store_init(st, slots, (uint32_t)(slots_len / sizeof(struct kpr_slot)), backends,
+			   (uint32_t)(backends_len / sizeof(struct kpr_backend))) < 0)
+		return -1;
+	return kpr_ranges_claim(&st->ranges, 0, CHURN_FIRST) < 0 ||
+			       kpr_ranges_claim(&st->ids, 0, CHURN_FIRST) < 0
+		       ? -1
+		       : 0;
+}
+
+static struct kpr_backend churn_backend(const struct churn *c, uint32_t n)
+{
+	char text[32];
+	struct kpr_key b;
+
+	snprintf(text, sizeof(text), "127.%u.0.%u:7000", c->net, n);
+	b = key_of(c->net ? text : servers[n], 0);
+	return (struct kpr_backend){.addr = b.addr, .port = b.port, .family = b.family};
+}
+
+/* Some backends come, others go, one always stays; then the frontend is written. */
+static void churn_once(struct kpr_store *st, struct churn *c, unsigned *seed)
+{
+	struct kpr_backend adds[CHURN_MAX];
+	uint32_t removes[CHURN_MAX];
+	struct kpr_update u = {.pool = c->pool, .add = adds, .remove = removes};
+	uint32_t stays = (uint32_t)rand_r(seed) % c->n_backends;
+	uint32_t base = c->value.base, n = (uint32_t)rand_r(seed) % 4;
+	bool known = c->value.room > 0;
+
+	for (uint32_t i = 0; i < c->n_backends; i++) {
+		bool want = i == stays || (uint32_t)rand_r(seed) % 4 < n;
+
+		if (want && !c->has[i])
+			adds[u.n_add++] = churn_backend(c, i);
+		c->has[i] = want;
+	}
+	for (uint32_t i = 0; i < c->pool->count; i++) {
+		const struct kpr_backend *b = kpr_pool_at(st, c->pool, i);
+
+		for (uint32_t k = 0; k < c->n_backends; k++) {
+			struct kpr_backend other = churn_backend(c, k);
+
+			if (!c->has[k] && other.addr.v4 == b->addr.v4 && other.port == b->port)
+				removes[u.n_remove++] = i;
+		}
+	}
+	st->now_ns = monotonic_ns();
+	kpr_store_release(st);
+	kpr_pool_index(st, c->pool);
+	if (kpr_update_plan(st, &u) < 0)
+		_exit(1);
+	kpr_update_apply(st, &u);
+	c->value.tie = kpr_tie(&c->key, c->pool->id);
+	c->value.base = c->pool->base;
+	c->value.count = c->pool->count;
+	c->value.room = c->pool->room;
+	bpf_map_update_elem(services_fd, &c->key, &c->value, 0);
+	kpr_pool_ref(c->pool);
+	if (known)
+		kpr_pool_unref(st, c->pool, base);
+}
+
+/* Changes the frontends in turn, as fast as it can, until it is told to stop. */
+static void churn_all(struct churn *c, unsigned n, int ready_fd, int stop_fd)
 {
 	struct pollfd stop = {.fd = stop_fd, .events = POLLIN};
-	struct kpr_key key = key_of("10.96.0.1:80", IPPROTO_TCP);
-	uint32_t round = 0;
+	struct kpr_store st;
+	unsigned seed = 1;
 
-	while (poll(&stop, 1, 0) == 0) {
-		struct kpr_service svc = {.id = 5000};
-
-		svc.count = 1 + round % 2;
-		svc.base = 1000 + (round++ % 4096) * 2;
-		set_backends(&key, svc.id, svc.base, servers, svc.count);
-		bpf_map_update_elem(services_fd, &key, &svc, 0);
+	if (churn_open(&st) < 0)
+		_exit(1);
+	for (unsigned i = 0; i < n; i++) {
+		c[i].pool = kpr_pool_new(&st);
+		if (!c[i].pool)
+			_exit(1);
+		/* Anything but NULL: it is wanted. */
+		c[i].pool->port = (struct kpr_port *)(void *)&c[i];
+		churn_once(&st, &c[i], &seed);
 	}
+	if (write(ready_fd, "x", 1) != 1)
+		_exit(1);
+	while (poll(&stop, 1, 0) == 0)
+		for (unsigned i = 0; i < n; i++)
+			churn_once(&st, &c[i], &seed);
+	kpr_store_free(&st);
 	_exit(0);
 }
 
-static void changes_under_load(void)
+/* Runs fn while a child changes the frontends. */
+static void while_churning(struct churn *c, unsigned n, void (*fn)(void))
 {
-	int pipe_fds[2];
-	unsigned good = 0;
+	int stop_fds[2], ready_fds[2], status = -1;
+	char byte;
 	pid_t pid;
 
-	PROGRAM("10.96.0.1:80", IPPROTO_TCP, servers[0]);
-	CHECK(pipe(pipe_fds) == 0);
+	CHECK(pipe(stop_fds) == 0 && pipe(ready_fds) == 0);
+	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
-		close(pipe_fds[1]);
-		churn(pipe_fds[0]);
+		close(stop_fds[1]);
+		churn_all(c, n, ready_fds[1], stop_fds[0]);
 	}
-	close(pipe_fds[0]);
+	close(stop_fds[0]);
+	close(ready_fds[1]);
+	if (read(ready_fds[0], &byte, 1) == 1)
+		fn();
+	close(stop_fds[1]);
+	close(ready_fds[0]);
+	waitpid(pid, &status, 0);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void connect_many(void)
+{
+	unsigned good = 0;
+
 	for (int i = 0; i < 3000; i++) {
 		int who = reach_tcp("10.96.0.1:80", NULL);
 
 		good += who == 0 || who == 1;
 	}
-	close(pipe_fds[1]);
-	waitpid(pid, NULL, 0);
 	CHECK(good == 3000);
+}
+
+static void changes_under_load(void)
+{
+	struct churn c = {.key = key_of("10.96.0.1:80", IPPROTO_TCP), .n_backends = 2};
+
+	c.value.id = next_id++;
+	while_churning(&c, 1, connect_many);
+}
+
+#define N_CHURNED 3
+#define N_DIALS 100000
+
+/*
+ * connect() of a UDP socket runs the program and sends nothing. Without the hook of getpeername
+ * the socket names the backend.
+ */
+static void dial_many(void)
+{
+	static const char *const frontends[N_CHURNED] = {"10.96.0.1:53", "10.96.0.2:53",
+							 "10.96.0.3:53"};
+	unsigned refused_calls = 0, wrong = 0;
+
+	for (unsigned i = 0; i < N_DIALS; i++) {
+		int fd = dial(frontends[i % N_CHURNED], SOCK_DGRAM, 0);
+		struct sockaddr_in in = {0};
+		socklen_t len = sizeof(in);
+
+		if (fd < 0) {
+			refused_calls++;
+			continue;
+		}
+		if (getpeername(fd, (struct sockaddr *)&in, &len) < 0 ||
+		    ntohl(in.sin_addr.s_addr) >> 16 != (127 << 8 | (1 + i % N_CHURNED)) ||
+		    in.sin_port != htons(7000))
+			wrong++;
+		close(fd);
+	}
+	CHECK(refused_calls == 0);
+	CHECK(wrong == 0);
+}
+
+static void no_wrong_backend(void)
+{
+	struct churn c[N_CHURNED] = {0};
+	char text[32];
+
+	for (uint32_t i = 0; i < N_CHURNED; i++) {
+		snprintf(text, sizeof(text), "10.96.0.%u:53", i + 1);
+		c[i] = (struct churn){.key = key_of(text, IPPROTO_UDP),
+				      .value.id = next_id++,
+				      .net = i + 1,
+				      .n_backends = CHURN_MAX};
+	}
+	CHECK(bpf_prog_detach(cgroup_fd, BPF_CGROUP_INET4_GETPEERNAME) == 0);
+	while_churning(c, N_CHURNED, dial_many);
 }
 
 static const struct {
@@ -798,6 +1010,8 @@ static const struct {
 	{"K57_tcp_fast_open_is_translated", fast_open},
 	{"a_slot_of_another_frontend_is_never_used", foreign_slot},
 	{"K55_no_connection_fails_while_its_service_changes", changes_under_load},
+	/* The last one: it takes a hook away. */
+	{"no_call_goes_to_another_services_backend_while_all_change", no_wrong_backend},
 };
 
 /* ---- the sandbox ---- */
@@ -877,8 +1091,9 @@ static int child(const char *cgroup)
 		printf("Bail out! sandbox: %s\n", strerror(errno));
 		return 1;
 	}
+	cgroup_fd = dirfd(dir);
 	for (uint32_t hook = PB_HOOK_CONNECT4; hook <= PB_HOOK_GETPEERNAME6; hook++) {
-		int rc = load_hook(hook, dirfd(dir));
+		int rc = load_hook(hook);
 
 		if (rc < 0) {
 			printf("Bail out! %s can't be loaded: %s\n",

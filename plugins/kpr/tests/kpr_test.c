@@ -15,13 +15,12 @@
 
 #include <patchbay/testing.h>
 
-#include "../kpr_abi.h"
-#include "../kpr_maps.h"
-#include "../kpr_model.h"
+#include "../kpr.h"
 
 #define SERVICES_MAX 16
 #define BACKENDS_MAX 256
-#define MAX_MADE 256
+#define SLOTS_MAX 512
+#define MAX_MADE 65536
 
 static struct pb_fake *fake;
 static void *made[MAX_MADE]; /* objects and values, freed at the end */
@@ -47,13 +46,17 @@ static void setup_with(const char *config)
 	cr_assert_not_null(fake);
 	pb_fake_map_define(fake, "kpr_services", BPF_MAP_TYPE_HASH, sizeof(struct kpr_key),
 			   sizeof(struct kpr_service), SERVICES_MAX);
+	pb_fake_map_define(fake, "kpr_slots", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
+			   sizeof(struct kpr_slot), SLOTS_MAX);
+	pb_fake_map_mappable(fake, "kpr_slots");
 	pb_fake_map_define(fake, "kpr_backends", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
 			   sizeof(struct kpr_backend), BACKENDS_MAX);
+	pb_fake_map_mappable(fake, "kpr_backends");
 	pb_fake_map_define(fake, "kpr_reverse", BPF_MAP_TYPE_LRU_HASH,
 			   sizeof(struct kpr_reverse_key), sizeof(struct kpr_reverse), 64);
 }
 
-/* The maps are as big as the fake says, whatever the configuration. */
+/* As big as the configuration says. */
 static const char *const config = "{\"services_max\":16,\"backends_max\":256}";
 
 static void setup(void)
@@ -141,14 +144,13 @@ struct backend {
 	uint8_t flags;
 };
 
-/* Publishes the backends of a Service as plugin endpointslice would: sorted by the caller. */
-static void publish_n(const char *name, const struct backend *list, uint32_t n)
+/* A part as plugin endpointslice would make it: sorted by the caller. */
+static struct pb_backends *part_of(const struct backend *list, uint32_t n, size_t *ret_len)
 {
 	size_t head = sizeof(struct pb_backends) + n * sizeof(struct pb_backend);
 	struct pb_backends *v = make(head + 64);
 	char *strings = (char *)v + head;
 	uint32_t len = 1;
-	char key[64];
 
 	v->size = sizeof(*v);
 	v->n = n;
@@ -168,13 +170,53 @@ static void publish_n(const char *name, const struct backend *list, uint32_t n)
 		}
 	}
 	v->strings_len = len;
-	snprintf(key, sizeof(key), "ns/%s", name);
+	*ret_len = head + len;
+	return v;
+}
+
+/* Publishes a part, or withdraws it when it has no backends. Nothing is due before its head. */
+static void publish_part(const char *name, const char *part, const struct backend *list, uint32_t n)
+{
+	struct pb_backends *v;
+	char key[128];
+	size_t len;
+
+	snprintf(key, sizeof(key), "ns/%s/%s", name, part);
+	if (n == 0) {
+		pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, key);
+		return;
+	}
+	v = part_of(list, n, &len);
 	cr_assert_eq(pb_fake_publish(fake, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION, key, v,
-				     head + len),
+				     len),
+		     0);
+}
+
+static void publish_head(const char *name, uint32_t n_parts)
+{
+	static uint64_t revision;
+	struct pb_backends_head head = {.size = sizeof(head),
+					.revision = ++revision,
+					.n_parts = n_parts};
+	char key[128];
+
+	snprintf(key, sizeof(key), "ns/%s", name);
+	cr_assert_eq(pb_fake_publish(fake, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION, key, &head,
+				     sizeof(head)),
 		     0);
 	pb_fake_advance_ms(fake, 1);
 }
 
+/* All backends of a Service in one part. */
+static void publish_n(const char *name, const struct backend *list, uint32_t n)
+{
+	publish_part(name, "slice", list, n);
+	publish_head(name, n > 0);
+}
+
+#define PART(name_, part_, ...)                                                                    \
+	publish_part(name_, part_, (const struct backend[]){__VA_ARGS__},                          \
+		     sizeof((const struct backend[]){__VA_ARGS__}) / sizeof(struct backend))
 #define PUBLISH(name_, ...)                                                                        \
 	publish_n(name_, (const struct backend[]){__VA_ARGS__},                                    \
 		  sizeof((const struct backend[]){__VA_ARGS__}) / sizeof(struct backend))
@@ -197,6 +239,22 @@ static struct kpr_key key_of(const char *ip, uint16_t port, uint8_t protocol)
 	return key;
 }
 
+/* What a program finds at position i of a frontend's pool. */
+static struct kpr_backend backend_in(const struct kpr_key *key, const struct kpr_service *svc,
+				     uint32_t i)
+{
+	uint32_t pool = kpr_tie(key, svc->tie);
+	uint32_t at = svc->base + i;
+	struct kpr_backend b;
+	struct kpr_slot slot;
+
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_slots", &at, &slot), 0);
+	cr_assert_eq(slot.pool, pool, "slot of another pool");
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &slot.backend, &b), 0);
+	cr_assert_eq(b.pool, pool, "backend of another pool");
+	return b;
+}
+
 /* "ADDRESS:PORT ..." behind a frontend, "refused" for none, "absent" when it isn't programmed. */
 static const char *behind_protocol(const char *ip, uint16_t port, uint8_t protocol)
 {
@@ -211,12 +269,8 @@ static const char *behind_protocol(const char *ip, uint16_t port, uint8_t protoc
 		return svc.flags & KPR_SERVICE_FAIL_OPEN ? "open" : "refused";
 	text[0] = '\0';
 	for (uint32_t i = 0; i < svc.count; i++) {
-		uint32_t slot = svc.base + i;
-		struct kpr_backend b;
+		struct kpr_backend b = backend_in(&key, &svc, i);
 
-		cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &slot, &b), 0);
-		cr_assert_eq(b.check, kpr_check(&key), "slot of another frontend");
-		cr_assert_eq(b.id, svc.id);
 		inet_ntop(b.family == 4 ? AF_INET : AF_INET6, &b.addr, addr, sizeof(addr));
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s:%u", i ? " " : "",
 			 addr, ntohs(b.port));
@@ -231,7 +285,7 @@ static const char *behind(const char *ip, uint16_t port)
 
 static uint64_t writes(void)
 {
-	return pb_fake_map_writes(fake, "kpr_services") + pb_fake_map_writes(fake, "kpr_backends");
+	return pb_fake_metric(fake, "map_writes");
 }
 
 static struct kpr_service entry(const char *ip, uint16_t port)
@@ -585,10 +639,15 @@ Test(kpr, backends_that_become_unknown_stay_as_they_were)
 	put(service("web", "10.96.0.1", 80));
 	PUBLISH("web", {"10.0.0.1", 80});
 	synced();
+	/* In whatever order. */
+	cr_assert_eq(pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, "ns/web/slice"), 0);
+	pb_fake_advance_ms(fake, 1);
 	cr_assert_eq(pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, "ns/web"), 0);
 	pb_fake_advance_ms(fake, 1);
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
 	cr_assert(listed("\"state\":\"backends unknown, as before\""));
+	PUBLISH("web", {"10.0.0.2", 80});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
 }
 
 Test(kpr, one_changed_backend_touches_one_service)
@@ -602,25 +661,49 @@ Test(kpr, one_changed_backend_touches_one_service)
 	PUBLISH("b", {"10.0.0.1", 80}, {"10.0.0.2", 80});
 	before = writes();
 	PUBLISH("a", {"10.0.0.1", 80}, {"10.0.0.3", 80});
-	cr_assert_eq(writes() - before, 3, "two slots and one frontend");
+	cr_assert_eq(writes() - before, 2, "a backend and its slot");
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.3:80");
+	before = writes();
+	PUBLISH("a", {"10.0.0.1", 80}, {"10.0.0.3", 80}, {"10.0.0.4", 80});
+	/* The range of two slots is full: a new one of four, three of them written. */
+	cr_assert_eq(writes() - before, 5);
 }
 
-Test(kpr, a_changed_frontend_keeps_its_id_and_leaves_the_old_range_alone)
+Test(kpr, a_changed_frontend_keeps_its_id_and_a_gone_backend_stays_whole_for_a_while)
 {
 	struct kpr_service old, now;
 	struct kpr_backend b;
+	struct kpr_slot slot;
 
 	load();
 	put(service("web", "10.96.0.1", 80));
 	PUBLISH("web", {"10.0.0.1", 80}, {"10.0.0.2", 80});
 	old = entry("10.96.0.1", 80);
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_slots", &old.base, &slot), 0);
 	PUBLISH("web", {"10.0.0.3", 80}, {"10.0.0.4", 80});
 	now = entry("10.96.0.1", 80);
-	cr_assert_eq(now.id, old.id);
-	cr_assert_neq(now.base, old.base);
-	/* A program that read the old entry still finds whole backends of this frontend. */
-	cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &old.base, &b), 0);
+	cr_assert_eq(memcmp(&now, &old, sizeof(now)), 0);
+	/* A program that read the old slot still finds a whole backend of this pool. */
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &slot.backend, &b), 0);
 	cr_assert_eq(b.addr.v4, inet_addr("10.0.0.1"));
+	cr_assert_eq(b.pool, slot.pool);
+}
+
+Test(kpr, a_pool_that_grows_leaves_its_old_range_alone)
+{
+	struct kpr_service old, now;
+
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 80});
+	old = entry("10.96.0.1", 80);
+	PUBLISH("web", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	now = entry("10.96.0.1", 80);
+	cr_assert_neq(now.base, old.base);
+	cr_assert_eq(backend_in(&(struct kpr_key[]){key_of("10.96.0.1", 80, IPPROTO_TCP)}[0], &old,
+				0)
+			     .addr.v4,
+		     inet_addr("10.0.0.1"));
 }
 
 Test(kpr, ranges_are_used_again_after_their_grace_period)
@@ -642,6 +725,7 @@ Test(kpr, ranges_are_used_again_after_their_grace_period)
 	cr_assert_eq(pb_fake_metric(fake, "map_errors"), 0);
 	cr_assert_eq(entry("10.96.0.1", 80).count, 64);
 	cr_assert_leq(pb_fake_metric(fake, "backend_slots"), 128);
+	cr_assert_leq(pb_fake_metric(fake, "backends"), 128);
 }
 
 Test(kpr, service_list_stays_json_whatever_a_name_holds)
@@ -690,19 +774,44 @@ Test(kpr, a_full_map_of_frontends_refuses_the_whole_service_and_retries)
 	cr_assert_eq(pb_fake_metric(fake, "failing"), 0);
 }
 
+Test(kpr, a_full_map_is_one_line_in_the_log_and_not_one_a_service)
+{
+	struct service *s[SERVICES_MAX + 4];
+	char names[SERVICES_MAX + 4][16], ip[16];
+	const char *line;
+
+	load();
+	synced();
+	for (int i = 0; i < SERVICES_MAX + 4; i++) {
+		snprintf(names[i], sizeof(names[i]), "s%02d", i);
+		snprintf(ip, sizeof(ip), "10.96.1.%d", i);
+		s[i] = service(names[i], ip, 80);
+		cr_assert_eq(pb_fake_kube(fake, PB_KUBE_PUT, &s[i]->s.meta), 0);
+	}
+	pb_fake_advance_ms(fake, 1);
+	line = strstr(pb_fake_log(fake), "map of frontends full (raise services_max): no room for "
+					 "4 Services, the first is ns/s16;");
+	cr_assert_not_null(line, "%s", pb_fake_log(fake));
+	cr_assert_null(strstr(strchr(line, '\n'), "full"));
+	cr_assert_eq(pb_fake_metric(fake, "failing"), 4);
+	/* Tried again and again: no further line. */
+	pb_fake_advance_ms(fake, 10 * KPR_RETRY_MAX_MS);
+	cr_assert_null(strstr(strchr(line, '\n'), "full"));
+}
+
 Test(kpr, a_full_map_of_backends_keeps_the_old_ones)
 {
-	struct backend list[200];
-	char addrs[200][16];
+	struct backend list[300];
+	char addrs[300][16];
 
-	for (uint32_t i = 0; i < 200; i++) {
-		snprintf(addrs[i], sizeof(addrs[i]), "10.0.0.%u", i);
+	for (uint32_t i = 0; i < 300; i++) {
+		snprintf(addrs[i], sizeof(addrs[i]), "10.0.%u.%u", i / 256, i % 256);
 		list[i] = (struct backend){.addr = addrs[i], .port = 80};
 	}
 	load();
 	put(service("web", "10.96.0.1", 80));
 	PUBLISH("web", {"10.1.0.1", 80});
-	publish_n("web", list, 200); /* needs 256 slots while one is in use */
+	publish_n("web", list, 300);
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.1.0.1:80");
 	cr_assert_not_null(strstr(pb_fake_log(fake), "map of backends full (raise backends_max)"));
 	publish_n("web", list, 100);
@@ -718,8 +827,7 @@ Test(kpr, a_refused_write_is_retried_and_leaves_no_half_service)
 	set_port(two, "a", IPPROTO_TCP, 81);
 	set_port(two, "b", IPPROTO_TCP, 82);
 	PUBLISH("two", {"10.0.0.1", 1, "a"}, {"10.0.0.1", 2, "b"});
-	/* The first batch is the slots, the second the frontends. */
-	cr_assert_eq(pb_fake_fail(fake, "map_update_batch", 1, -ENOMEM), 0);
+	cr_assert_eq(pb_fake_fail(fake, "map_update_batch", 0, -ENOMEM), 0);
 	put(two);
 	cr_assert_eq(behind("10.96.0.1", 81)[0] == 'a', behind("10.96.0.1", 82)[0] == 'a');
 	cr_assert_eq(pb_fake_metric(fake, "map_errors"), 1);
@@ -742,11 +850,13 @@ Test(kpr, K55_a_reload_writes_nothing)
 	PUBLISH("b", {"10.0.0.3", 80});
 	synced();
 	before = entry("10.96.0.1", 80);
-	n = writes();
-	for (int i = 0; i < 3; i++)
+	n = pb_fake_map_writes(fake, "kpr_services");
+	for (int i = 0; i < 3; i++) {
 		cr_assert_eq(pb_fake_reload(fake), 0, "%s", pb_fake_failure(fake));
-	pb_fake_advance_ms(fake, 1000);
-	cr_assert_eq(writes(), n);
+		pb_fake_advance_ms(fake, 1000);
+		cr_assert_eq(writes(), 0, "by the new generation");
+	}
+	cr_assert_eq(pb_fake_map_writes(fake, "kpr_services"), n);
 	cr_assert_eq(memcmp(&before, &(struct kpr_service[]){entry("10.96.0.1", 80)},
 			    sizeof(before)),
 		     0);
@@ -805,6 +915,7 @@ Test(kpr, K55_frontends_that_share_a_range_are_written_anew)
 	synced();
 	broken = entry("10.96.0.2", 80);
 	broken.base = entry("10.96.0.1", 80).base;
+	broken.room = entry("10.96.0.1", 80).room;
 	cr_assert_eq(pb_fake_map_put(fake, "kpr_services", &key, &broken), 0);
 	cr_assert_eq(pb_fake_reload(fake), 0);
 	pb_fake_advance_ms(fake, 10);
@@ -848,6 +959,98 @@ Test(kpr, a_reload_that_is_called_off_leaves_the_old_generation_writing)
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.2:80");
 }
 
+Test(kpr, new_maps_are_full_before_the_programs_that_use_them_go_live)
+{
+	put(service("a", "10.96.0.1", 80));
+	put(service("b", "10.96.0.2", 80));
+	PUBLISH("a", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	PUBLISH("b", {"10.0.0.3", 80});
+	pb_fake_kube_synced(fake, PB_KUBE_SERVICE);
+	pb_fake_synced(fake, PB_TOPIC_BACKENDS);
+	cr_assert_eq(pb_fake_prepare(fake), 0);
+	/* Nothing is written by a timer: what is there came with the replay. */
+	cr_assert_eq(pb_fake_fail(fake, "timer_start", 0, -ENOMEM), 0);
+	cr_assert_eq(pb_fake_start(fake), 0);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.2:80");
+	cr_assert_str_eq(behind("10.96.0.2", 80), "10.0.0.3:80");
+}
+
+Test(kpr, maps_of_the_generation_before_are_left_alone_until_start)
+{
+	struct kpr_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
+	struct kpr_service stale = {.id = 7, .owner = 1};
+
+	load();
+	synced();
+	cr_assert_eq(pb_fake_map_put(fake, "kpr_services", &key, &stale), 0);
+	cr_assert_eq(pb_fake_prepare(fake), 0);
+	cr_assert_eq(pb_fake_quiesce(fake), 0);
+	put(service("web", "10.96.0.1", 80));
+	cr_assert_eq(pb_fake_fail(fake, "timer_start", 0, -ENOMEM), 0);
+	cr_assert_eq(pb_fake_start(fake), 0);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "absent");
+	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &stale), 0);
+}
+
+Test(kpr, what_a_load_that_is_called_off_wrote_is_taken_back)
+{
+	struct kpr *kpr;
+
+	load();
+	put(service("a", "10.96.0.1", 80));
+	put(service("b", "10.96.0.2", 80));
+	PUBLISH("a", {"10.0.0.1", 80});
+	synced();
+	cr_assert_eq(pb_fake_map_count(fake, "kpr_services"), 2);
+	kpr = pb_fake_self(fake);
+	kpr_maps_take_back(&kpr->maps);
+	cr_assert_eq(pb_fake_map_count(fake, "kpr_services"), 0);
+}
+
+/* ---- parts and heads ---- */
+
+Test(kpr, backends_of_all_parts_stand_behind_a_frontend)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PART("web", "x", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	PART("web", "y", {"10.0.0.3", 80});
+	publish_head("web", 2);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.2:80 10.0.0.3:80");
+}
+
+Test(kpr, half_a_change_is_never_written)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PART("web", "x", {"10.0.0.1", 80});
+	pb_fake_advance_ms(fake, 1);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "absent", "its head comes last");
+	PART("web", "y", {"10.0.0.2", 80});
+	publish_head("web", 2);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.2:80");
+	/* A backend moves from part to part: it is in both for a moment, and never in none. */
+	PART("web", "y", {"10.0.0.1", 80}, {"10.0.0.2", 80});
+	put(service("web", "10.96.0.1", 80));
+	publish_part("web", "x", NULL, 0);
+	pb_fake_advance_ms(fake, 1);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.2:80");
+	publish_head("web", 1);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.2:80");
+}
+
+Test(kpr, a_part_that_its_publisher_left_behind_goes_without_a_head)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PART("web", "old", {"10.0.0.1", 80}, {"10.0.0.9", 80});
+	PART("web", "new", {"10.0.0.1", 80});
+	publish_head("web", 1);
+	publish_part("web", "old", NULL, 0);
+	pb_fake_advance_ms(fake, 1);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+}
+
 /* ---- what is declared ---- */
 
 #define MANY_PORTS 4000
@@ -875,20 +1078,33 @@ static struct pb_backends *many_ports(void)
 	return v;
 }
 
-Test(kpr, a_service_of_thousands_of_ports_is_planned_without_holding_the_loop)
+Test(kpr, a_service_of_thousands_of_ports_is_read_without_holding_the_loop)
 {
 	const struct pb_backends *v = many_ports();
-	struct kpr_backend *out = make(v->n * sizeof(*out));
+	struct kpr_model_opts opts = {.proxy_name = ""};
 	struct timespec begin, end;
+	struct kpr_model model;
+	struct kpr_svc svc = {0};
 	char name[8];
 
+	kpr_model_init(&model, &opts);
 	clock_gettime(CLOCK_MONOTONIC, &begin);
-	for (unsigned port = 0; port < MANY_PORTS; port++) {
-		struct kpr_key key = key_of("10.96.0.1", (uint16_t)(port + 1), IPPROTO_TCP);
+	for (unsigned i = 0; i < MANY_PORTS; i++) {
+		struct kpr_key key = key_of("10.96.0.1", (uint16_t)(i + 1), IPPROTO_TCP);
+		struct kpr_port *port;
+		struct kpr_backend b;
+		struct kpr_run run;
+		enum kpr_use use;
+		unsigned n = 0;
 
-		snprintf(name, sizeof(name), "p%04u", port);
-		cr_assert_eq(kpr_select(v, &key, name, false, out), EACH);
-		cr_assert_eq(ntohs(out[EACH - 1].port), port + 1);
+		snprintf(name, sizeof(name), "p%04u", i);
+		port = kpr_port_add(&model, &svc, &key, name);
+		cr_assert_not_null(port);
+		kpr_run_begin(&run, v, port);
+		for (; kpr_run_next(&run, &b, &use); n++)
+			cr_assert_eq(ntohs(b.port), i + 1);
+		cr_assert_eq(n, EACH);
+		kpr_port_free(&model, port);
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	/* Looking at every backend for every port takes more than a second. */

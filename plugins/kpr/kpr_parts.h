@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What topic "backends" says of a Service: its parts, and what changed in them.
+ *
+ * Owns how a part is read: which of its backends stand behind a port, and whether they are of
+ * use. Pure: no map, no clock, no host. Keeps the publisher's pointers, copies no part; what a
+ * part that is replaced differs in is noted at once, for then it goes.
+ */
+#ifndef KPR_PARTS_H
+#define KPR_PARTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uthash.h>
+
+#include <patchbay/topics/backends.h>
+
+#include "kpr_abi.h"
+
+struct kpr_model;
+struct kpr_pool;
+struct kpr_svc;
+
+struct kpr_part {
+	UT_hash_handle hh; /* in kpr_model.parts */
+	struct kpr_svc *svc;
+	struct kpr_part *prev; /* in kpr_svc.parts */
+	struct kpr_part *next;
+	const struct pb_backends *value;
+	char key[];
+};
+
+/* The backends of one family, protocol and port name of a Service: they share a pool. */
+struct kpr_port {
+	UT_hash_handle hh;     /* in kpr_model.ports */
+	struct kpr_port *next; /* in kpr_svc.ports */
+	struct kpr_pool *pool; /* what is in the maps; NULL: nothing */
+	uint32_t n_active;
+	uint32_t n_terminating;
+	uint32_t round;
+	uint16_t key_len;
+	bool local;  /* backends of this node only */
+	bool synced; /* the pool is what the parts say, but for the changes noted since */
+	char key[];  /* struct kpr_svc *, family, protocol, port name */
+};
+
+enum kpr_use {
+	KPR_USE_NONE = 0,
+	KPR_USE_ACTIVE = 1,
+	KPR_USE_TERMINATING = 2, /* when no active one is left */
+};
+
+/* One backend of a port that is used otherwise than before. */
+struct kpr_change {
+	struct kpr_port *port;
+	struct kpr_backend backend;
+	uint8_t was; /* enum kpr_use */
+	uint8_t is;
+};
+
+/* The backends of a port in one part, one after the other. */
+struct kpr_run {
+	const struct pb_backends *value;
+	const struct kpr_port *port;
+	uint32_t at;
+	uint32_t name; /* offset of the port's name in the part's strings */
+};
+
+uint8_t kpr_port_family(const struct kpr_port *port);
+uint8_t kpr_port_protocol(const struct kpr_port *port);
+const char *kpr_port_name(const struct kpr_port *port);
+/* Which of its backends are to be used now. */
+enum kpr_use kpr_port_use(const struct kpr_port *port);
+/* The port of a Service, made if there is none. NULL without memory. */
+struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc, const struct kpr_key *key,
+			      const char *name);
+/* What is in the maps for it goes to kpr_model.unwanted. */
+void kpr_port_free(struct kpr_model *m, struct kpr_port *port);
+
+/* `value` may be NULL. */
+void kpr_run_begin(struct kpr_run *run, const struct pb_backends *value,
+		   const struct kpr_port *port);
+/* The next backend, each address and port once. False at the end. */
+bool kpr_run_next(struct kpr_run *run, struct kpr_backend *ret_backend, enum kpr_use *ret_use);
+
+/* A part came, changed, or went. -ENOMEM: it was not taken in. */
+int kpr_part_put(struct kpr_model *m, struct kpr_svc *svc, const char *key,
+		 const struct pb_backends *value);
+void kpr_part_gone(struct kpr_model *m, const char *key);
+void kpr_part_free(struct kpr_model *m, struct kpr_part *part);
+
+/* Forgets the changes noted: every pool is to be compared with all parts again. */
+void kpr_changes_drop(struct kpr_svc *svc);
+
+#endif

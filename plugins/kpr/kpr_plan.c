@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One Service: what its pools have to gain and lose, and which of its frontends change.
+ *
+ * A pool whose content is known gets the changes that were noted; any other is compared with all
+ * parts. All updates are planned before the first is applied: a Service that has no room stays
+ * as it was.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "kpr_maps.h"
+
+/* What a turn's largest Service needed is kept up to this; elements. */
+#define SCRATCH_KEEP 4096
+
+void kpr_scratch_free(struct kpr_scratch *s)
+{
+	free(s->updates);
+	free(s->adds);
+	free(s->removes);
+	free(s->seen);
+	memset(s, 0, sizeof(*s));
+}
+
+static int add_later(struct kpr_scratch *s, const struct kpr_backend *b)
+{
+	struct kpr_backend *adds = kpr_room(s->adds, &s->cap_adds, s->n_adds + 1, sizeof(*adds));
+
+	if (!adds)
+		return -ENOMEM;
+	s->adds = adds;
+	adds[s->n_adds++] = *b;
+	return 0;
+}
+
+static int remove_later(struct kpr_scratch *s, uint32_t position)
+{
+	uint32_t *removes =
+		kpr_room(s->removes, &s->cap_removes, s->n_removes + 1, sizeof(*removes));
+
+	if (!removes)
+		return -ENOMEM;
+	s->removes = removes;
+	removes[s->n_removes++] = position;
+	return 0;
+}
+
+/* ---- compared with all parts ---- */
+
+static void count_port(const struct kpr_svc *svc, struct kpr_port *port)
+{
+	struct kpr_backend b;
+	struct kpr_part *part;
+	struct kpr_run run;
+	enum kpr_use use;
+
+	port->n_active = 0;
+	port->n_terminating = 0;
+	DL_FOREACH (svc->parts, part) {
+		kpr_run_begin(&run, part->value, port);
+		while (kpr_run_next(&run, &b, &use)) {
+			port->n_active += use == KPR_USE_ACTIVE;
+			port->n_terminating += use == KPR_USE_TERMINATING;
+		}
+	}
+}
+
+static int seen_none(struct kpr_scratch *s, uint32_t count)
+{
+	uint32_t words = count / 64 + 1;
+	uint64_t *seen = kpr_room(s->seen, &s->cap_seen, words, sizeof(*seen));
+
+	if (!seen)
+		return -ENOMEM;
+	s->seen = seen;
+	memset(seen, 0, words * sizeof(*seen));
+	return 0;
+}
+
+static int compare_all(struct kpr_maps *w, const struct kpr_svc *svc, struct kpr_port *port)
+{
+	struct kpr_scratch *s = &w->scratch;
+	struct kpr_pool *pool = port->pool;
+	int rc = seen_none(s, pool->count);
+	struct kpr_backend b;
+	struct kpr_part *part;
+	struct kpr_run run;
+	enum kpr_use use;
+
+	DL_FOREACH (svc->parts, part) {
+		kpr_run_begin(&run, part->value, port);
+		while (rc == 0 && kpr_run_next(&run, &b, &use)) {
+			int64_t at;
+
+			if (use == KPR_USE_NONE || use != kpr_port_use(port))
+				continue;
+			at = kpr_pool_find(&w->store, pool, &b);
+			if (at >= 0)
+				s->seen[at / 64] |= 1ULL << (at % 64);
+			else
+				rc = add_later(s, &b);
+		}
+	}
+	for (uint32_t i = 0; i < pool->count && rc == 0; i++)
+		if (!(s->seen[i / 64] >> (i % 64) & 1))
+			rc = remove_later(s, i);
+	return rc;
+}
+
+/* ---- changes that were noted ---- */
+
+static int compare_changes(const void *a, const void *b)
+{
+	const struct kpr_change *x = a, *y = b;
+	int rc = x->port < y->port ? -1 : x->port > y->port;
+
+	if (rc == 0)
+		rc = memcmp(&x->backend.addr, &y->backend.addr, sizeof(x->backend.addr));
+	return rc ? rc : (int)x->backend.port - (int)y->backend.port;
+}
+
+/* What came from one part and went from another hasn't changed. One change per backend stays. */
+static void merge_changes(struct kpr_svc *svc)
+{
+	uint32_t n = 0;
+
+	if (svc->n_changes == 0)
+		return;
+	qsort(svc->changes, svc->n_changes, sizeof(*svc->changes), compare_changes);
+	for (uint32_t i = 0; i < svc->n_changes;) {
+		struct kpr_change c = svc->changes[i];
+		int active = 0, terminating = 0;
+
+		for (; i < svc->n_changes && compare_changes(&c, &svc->changes[i]) == 0; i++) {
+			const struct kpr_change *d = &svc->changes[i];
+
+			active += (d->is == KPR_USE_ACTIVE) - (d->was == KPR_USE_ACTIVE);
+			terminating +=
+				(d->is == KPR_USE_TERMINATING) - (d->was == KPR_USE_TERMINATING);
+		}
+		c.is = active > 0 ? KPR_USE_ACTIVE : terminating > 0 ? KPR_USE_TERMINATING : 0;
+		c.was = active < 0 ? KPR_USE_ACTIVE : terminating < 0 ? KPR_USE_TERMINATING : 0;
+		if (c.was != c.is)
+			svc->changes[n++] = c;
+	}
+	svc->n_changes = n;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static int take_changes(struct kpr_maps *w, const struct kpr_change *changes, uint32_t n,
+			enum kpr_use use)
+{
+	struct kpr_scratch *s = &w->scratch;
+	const struct kpr_pool *pool = changes[0].port->pool;
+	uint32_t first = s->n_removes;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < n && rc == 0; i++) {
+		int64_t at = kpr_pool_find(&w->store, pool, &changes[i].backend);
+
+		if (changes[i].is == use && at < 0)
+			rc = add_later(s, &changes[i].backend);
+		else if (changes[i].was == use && at >= 0)
+			rc = remove_later(s, (uint32_t)at);
+	}
+	if (s->n_removes > first)
+		qsort(s->removes + first, s->n_removes - first, sizeof(*s->removes),
+		      compare_numbers);
+	return rc;
+}
+
+static void count_changes(struct kpr_port *port, const struct kpr_change *changes, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		port->n_active += changes[i].is == KPR_USE_ACTIVE;
+		port->n_active -= changes[i].was == KPR_USE_ACTIVE;
+		port->n_terminating += changes[i].is == KPR_USE_TERMINATING;
+		port->n_terminating -= changes[i].was == KPR_USE_TERMINATING;
+	}
+}
+
+/* ---- a port ---- */
+
+/* The changes of a port among those of its Service, which are sorted by port. */
+static uint32_t changes_of(const struct kpr_svc *svc, const struct kpr_port *port,
+			   const struct kpr_change **ret_first)
+{
+	uint32_t from = 0, to = svc->n_changes, n = 0;
+
+	while (from < to) {
+		uint32_t mid = from + (to - from) / 2;
+
+		if (svc->changes[mid].port < port)
+			from = mid + 1;
+		else
+			to = mid;
+	}
+	*ret_first = svc->changes + from;
+	while (from + n < svc->n_changes && svc->changes[from + n].port == port)
+		n++;
+	return n;
+}
+
+static int port_pool(struct kpr_maps *w, struct kpr_port *port)
+{
+	if (!port->pool) {
+		port->pool = kpr_pool_new(&w->store);
+		if (!port->pool)
+			return -ENOMEM;
+		port->pool->port = port;
+	}
+	kpr_pool_index(&w->store, port->pool);
+	return 0;
+}
+
+static int plan_update(struct kpr_maps *w, struct kpr_pool *pool, uint32_t first_add,
+		       uint32_t first_remove)
+{
+	struct kpr_scratch *s = &w->scratch;
+	struct kpr_update *updates;
+	struct kpr_update u = {.pool = pool,
+			       .n_add = s->n_adds - first_add,
+			       .n_remove = s->n_removes - first_remove};
+	int rc;
+
+	if (u.n_add + u.n_remove == 0)
+		return 0;
+	updates = kpr_room(s->updates, &s->cap_updates, s->n_updates + 1, sizeof(*updates));
+	if (!updates)
+		return -ENOMEM;
+	s->updates = updates;
+	rc = kpr_update_plan(&w->store, &u);
+	if (rc == 0)
+		updates[s->n_updates++] = u;
+	return rc;
+}
+
+static int plan_port(struct kpr_maps *w, const struct kpr_svc *svc, struct kpr_port *port)
+{
+	struct kpr_scratch *s = &w->scratch;
+	uint32_t first_add = s->n_adds;
+	uint32_t first_remove = s->n_removes;
+	const struct kpr_change *changes = NULL;
+	enum kpr_use use = kpr_port_use(port);
+	uint32_t n = 0;
+	int rc;
+
+	if (port->synced) {
+		n = changes_of(svc, port, &changes);
+		if (n == 0)
+			return 0;
+		count_changes(port, changes, n);
+		port->synced = use != KPR_USE_NONE && use == kpr_port_use(port);
+	} else {
+		count_port(svc, port);
+	}
+	if (kpr_port_use(port) == KPR_USE_NONE)
+		return 0;
+	rc = port_pool(w, port);
+	if (rc == 0)
+		rc = port->synced ? take_changes(w, changes, n, use) : compare_all(w, svc, port);
+	return rc < 0 ? rc : plan_update(w, port->pool, first_add, first_remove);
+}
+
+/* ---- a Service ---- */
+
+/* A pool that was found in the map goes to the port whose frontend names it. */
+static void adopt_pool(const struct kpr_claim *claim)
+{
+	struct kpr_pool *pool = claim->front->pool;
+
+	if (claim->port->pool || !pool || pool->port || !claim->front->adopted ||
+	    claim->front->value.owner != claim->svc->hash)
+		return;
+	claim->port->pool = pool;
+	pool->port = claim->port;
+}
+
+static int plan_ports(struct kpr_maps *w, struct kpr_svc *svc)
+{
+	struct kpr_scratch *s = &w->scratch;
+	int rc = 0;
+
+	s->n_updates = s->n_adds = s->n_removes = 0;
+	merge_changes(svc);
+	w->model->round++;
+	for (uint32_t i = 0; i < svc->n_claims && rc == 0; i++) {
+		struct kpr_claim *claim = &svc->claims[i];
+
+		if (!kpr_claim_may_write(w->model, claim))
+			continue;
+		adopt_pool(claim);
+		if (claim->port->round != w->model->round)
+			rc = plan_port(w, svc, claim->port);
+		claim->port->round = w->model->round;
+	}
+	return rc;
+}
+
+/* A port that no frontend may be written for keeps no pool that nobody can see. */
+static void ports_done(struct kpr_maps *w, struct kpr_svc *svc)
+{
+	struct kpr_port *port;
+
+	LL_FOREACH (svc->ports, port) {
+		struct kpr_pool *pool = port->pool;
+
+		port->synced = port->round == w->model->round;
+		if (pool && (!port->synced || kpr_port_use(port) == KPR_USE_NONE)) {
+			port->pool = NULL;
+			pool->port = NULL;
+			kpr_pool_free(&w->store, pool);
+		}
+	}
+	free(svc->changes);
+	svc->changes = NULL;
+	svc->n_changes = 0;
+	svc->cap_changes = 0;
+}
+
+static void apply_updates(struct kpr_maps *w)
+{
+	struct kpr_scratch *s = &w->scratch;
+	uint32_t add = 0, remove = 0;
+
+	for (uint32_t i = 0; i < s->n_updates; i++) {
+		struct kpr_update *u = &s->updates[i];
+
+		u->add = s->adds + add;
+		u->remove = s->removes + remove;
+		add += u->n_add;
+		remove += u->n_remove;
+		kpr_update_apply(&w->store, u);
+	}
+	s->n_updates = 0;
+	if (s->cap_adds > SCRATCH_KEEP || s->cap_removes > SCRATCH_KEEP)
+		kpr_scratch_free(s);
+}
+
+/* The frontend's value, when it isn't in the map as it should be. */
+static bool plan_item(struct kpr_maps *w, const struct kpr_claim *claim, struct kpr_item *ret_item)
+{
+	const struct kpr_svc *svc = claim->svc;
+	struct kpr_front *front = claim->front;
+	struct kpr_pool *pool = claim->port->pool;
+	bool ours = front->programmed && front->value.owner == svc->hash;
+	struct kpr_service value = {.id = ours ? front->value.id : w->next_id,
+				    .flags = svc->fail_open ? KPR_SERVICE_FAIL_OPEN : 0,
+				    .owner = svc->hash};
+
+	if (pool) {
+		value.tie = kpr_tie(&front->key, pool->id);
+		value.base = pool->base;
+		value.count = pool->count;
+		value.room = pool->room;
+	}
+	if (ours && memcmp(&value, &front->value, sizeof(value)) == 0)
+		return false;
+	w->next_id += !ours;
+	*ret_item = (struct kpr_item){.front = front,
+				      .svc = claim->svc,
+				      .pool = pool,
+				      .value = value,
+				      .is_new = !front->programmed};
+	return true;
+}
+
+static uint32_t count_new(const struct kpr_maps *w, const struct kpr_svc *svc)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < svc->n_claims; i++)
+		n += !svc->claims[i].front->programmed &&
+		     kpr_claim_may_write(w->model, &svc->claims[i]);
+	return n;
+}
+
+/* Room for all frontends of the Service, in the map and among the items. */
+static int frontends_room(struct kpr_maps *w, const struct kpr_svc *svc)
+{
+	uint32_t n_new = count_new(w, svc);
+	struct kpr_item *items;
+
+	if (n_new > 0 && w->stats.frontends + w->n_new + n_new > w->services_max)
+		return -E2BIG;
+	items = kpr_room(w->items, &w->cap_items, w->n_items + svc->n_claims + 1, sizeof(*items));
+	if (!items)
+		return -ENOMEM;
+	w->items = items;
+	return 0;
+}
+
+static void set_state(struct kpr_maps *w, struct kpr_svc *svc, enum kpr_svc_state state)
+{
+	if (svc->state == KPR_SVC_FULL || svc->state == KPR_SVC_FAILED)
+		w->stats.failing--;
+	svc->state = (uint8_t)state;
+}
+
+/* What was planned of it is undone; whatever is in the maps stays. */
+static void give_up(struct kpr_maps *w, struct kpr_svc *svc, int rc)
+{
+	struct kpr_scratch *s = &w->scratch;
+	struct kpr_port *port;
+
+	while (s->n_updates > 0)
+		kpr_update_cancel(&w->store, &s->updates[--s->n_updates]);
+	LL_FOREACH (svc->ports, port) {
+		struct kpr_pool *pool = port->pool;
+
+		if (!pool || pool->refs > 0 || pool->count > 0)
+			continue;
+		port->pool = NULL;
+		pool->port = NULL;
+		kpr_pool_free(&w->store, pool);
+	}
+	kpr_changes_drop(svc);
+	kpr_failed(w, svc, rc);
+}
+
+void kpr_plan(struct kpr_maps *w, struct kpr_svc *svc)
+{
+	int rc;
+
+	if (!svc->head && (svc->withdrawn || !w->model->backends_synced)) {
+		set_state(w, svc, svc->withdrawn ? KPR_SVC_FROZEN : KPR_SVC_WAITING);
+		return;
+	}
+	/* The head that is on its way makes it dirty again. */
+	if (!kpr_model_whole(svc))
+		return;
+	rc = frontends_room(w, svc);
+	if (rc == 0)
+		rc = plan_ports(w, svc);
+	if (rc < 0) {
+		give_up(w, svc, rc);
+		return;
+	}
+	apply_updates(w);
+	ports_done(w, svc);
+	for (uint32_t i = 0; i < svc->n_claims; i++) {
+		if (!kpr_claim_may_write(w->model, &svc->claims[i]) ||
+		    !plan_item(w, &svc->claims[i], &w->items[w->n_items]))
+			continue;
+		w->n_new += w->items[w->n_items].is_new;
+		w->n_items++;
+	}
+	set_state(w, svc, KPR_SVC_OK);
+}
