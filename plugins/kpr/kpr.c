@@ -80,19 +80,28 @@ static void on_timer(struct pb_ctx *ctx, void *arg)
 static int use_maps(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
-	int rc = 0;
+	int rc;
 
-	if (!kpr->maps_ready)
-		rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, kpr->map_services, kpr->map_slots,
-				   kpr->map_backends);
-	if (rc < 0) {
+	if (kpr->maps_ready)
+		return 0;
+	rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, kpr->map_services, kpr->map_slots,
+			   kpr->map_backends);
+	if (rc < 0)
 		kpr_maps_free(&kpr->maps);
-		return rc;
-	}
-	if (!kpr->maps_ready)
-		kpr->early = kpr_maps_empty(&kpr->maps);
-	kpr->maps_ready = true;
-	return 0;
+	kpr->maps_ready = rc == 0;
+	return rc;
+}
+
+/* Maps that nobody has written to. Asked first: the host takes mapped memory for written to. */
+static bool maps_are_new(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+	struct kpr_key key;
+
+	if (!kpr->asked)
+		kpr->early = ctx->host->map_next(kpr->map_services, NULL, &key) == -ENOENT;
+	kpr->asked = true;
+	return kpr->early;
 }
 
 /*
@@ -105,7 +114,7 @@ static void write_early(struct pb_ctx *ctx)
 	bool all = kpr->model.services_synced && kpr->model.backends_synced;
 
 	/* start() says why when they can't be used. */
-	if (use_maps(ctx) < 0 || !kpr->early)
+	if (!maps_are_new(ctx) || use_maps(ctx) < 0)
 		return;
 	kpr_maps_run(&kpr->maps, all ? UINT64_MAX : TURN_NS);
 	report(ctx);
@@ -262,7 +271,7 @@ static void kpr_stop(struct pb_ctx *ctx)
 	struct kpr *kpr = ctx->self;
 
 	/* Called off before it began: who goes on with the maps knows nothing of these entries. */
-	if (!kpr->started && kpr->early)
+	if (!kpr->started && kpr->early && kpr->maps_ready)
 		kpr_maps_take_back(&kpr->maps);
 	/* The model's ports name pools. */
 	kpr_model_free(&kpr->model);

@@ -28,6 +28,7 @@ struct kpr {
 	bool live; /* this generation writes the maps */
 	bool maps_ready;
 	bool started;
+	bool asked; /* `early` is known */
 	bool early; /* it may write before start(): nobody else uses the maps */
 	uint32_t metric_services;
 	uint32_t metric_frontends;

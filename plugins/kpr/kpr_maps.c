@@ -99,13 +99,6 @@ void kpr_maps_free(struct kpr_maps *w)
 	memset(w, 0, sizeof(*w));
 }
 
-bool kpr_maps_empty(const struct kpr_maps *w)
-{
-	struct kpr_key key;
-
-	return w->ctx->host->map_next(w->services, NULL, &key) == -ENOENT;
-}
-
 /* ---- taking over ---- */
 
 /* The pool that an entry names; NULL when the maps hold no such pool. */

@@ -97,8 +97,6 @@ struct kpr_maps {
 int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
 		  struct pb_map *services, struct pb_map *slots, struct pb_map *backends);
 void kpr_maps_free(struct kpr_maps *w);
-/* True when no frontend is in the map. */
-bool kpr_maps_empty(const struct kpr_maps *w);
 
 /*
  * Works until `turn_ns` have passed: first takes over what the maps hold, then writes what the
