@@ -27,8 +27,7 @@ static bool agent_stopping(const struct pb_agent *agent)
 	return strcmp(agent->state, "stopping") == 0;
 }
 
-/* ---- stop: node, plugins, peers, Kubernetes, datapath, control; each when the one before is gone
- * ---- */
+/* ---- stop: HTTP, node, plugins, peers, Kubernetes, datapath, control, one after the other ---- */
 
 static void stop_expired(uv_timer_t *timer)
 {
@@ -106,6 +105,18 @@ static void node_closed(void *arg)
 		manager_closed(agent, 0, "");
 }
 
+/* First of all, for its answers look into every room. */
+static void http_closed(void *arg)
+{
+	struct pb_agent *agent = arg;
+
+	agent->http = NULL;
+	if (agent->node)
+		pb_node_close(agent->node, node_closed, agent);
+	else
+		node_closed(agent);
+}
+
 static void agent_stop(struct pb_agent *agent, int exit_code)
 {
 	if (agent_stopping(agent))
@@ -118,10 +129,10 @@ static void agent_stop(struct pb_agent *agent, int exit_code)
 	/* What the others let go of from here on stays in the maps: the datapath goes on. */
 	if (agent->peers)
 		pb_peers_quiesce(agent->peers);
-	if (agent->node)
-		pb_node_close(agent->node, node_closed, agent);
+	if (agent->http)
+		pb_httpd_close(agent->http, http_closed, agent);
 	else
-		node_closed(agent);
+		http_closed(agent);
 }
 
 /* ---- reload ---- */
@@ -191,6 +202,8 @@ static void agent_reload(struct pb_agent *agent)
 	agent_log_setup(agent, agent->next);
 	if (pb_peers_reconfigure(agent->peers, agent->next, &err) < 0)
 		pb_error("core", "SIGHUP: identity: %s", err.text);
+	if (pb_httpd_reconfigure(agent->http, agent->next, &err) < 0)
+		pb_error("core", "SIGHUP: http.listen: %s", err.text);
 	if (agent->node && pb_node_reconfigure(agent->node, agent->next, &err) < 0)
 		pb_error("core", "SIGHUP: datapath.devices: %s", err.text);
 	if (pb_dp_reconfigure(agent->dp, agent->next, &err) < 0)
@@ -325,6 +338,8 @@ static int open_rooms(struct pb_agent *agent, struct pb_err *err)
 	if (rc == 0)
 		rc = agent_commands_add(agent, err);
 	if (rc == 0)
+		rc = agent_http_open(agent, err);
+	if (rc == 0)
 		rc = pb_kube_start(agent->kube, agent->config, err);
 	return rc;
 }
@@ -356,6 +371,7 @@ static void agent_free(struct pb_agent *agent)
 	pb_config_free(agent->config);
 	pb_config_free(agent->next);
 	free(agent->config_error);
+	pb_buf_free(&agent->metrics);
 	if (agent->signal_fd >= 0)
 		close(agent->signal_fd);
 	free(agent);

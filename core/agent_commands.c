@@ -22,7 +22,7 @@ static bool refuse_while_ending(const struct pb_agent *agent, struct pb_request 
 	return true;
 }
 
-static double rss_bytes(void)
+double agent_rss_bytes(void)
 {
 	PB_FCLOSE FILE *f = fopen("/proc/self/statm", "re");
 	unsigned long long total = 0, resident = 0;
@@ -72,7 +72,7 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	cJSON_AddStringToObject(o, "node", agent->config->node.name);
 	cJSON_AddNumberToObject(o, "pid", getpid());
 	cJSON_AddNumberToObject(o, "uptime_s", (double)uptime_s);
-	cJSON_AddNumberToObject(o, "rss_bytes", rss_bytes());
+	cJSON_AddNumberToObject(o, "rss_bytes", agent_rss_bytes());
 	cJSON_AddStringToObject(o, "config_file", agent->config->file);
 	if (agent->config_error)
 		cJSON_AddStringToObject(o, "config_error", agent->config_error);
@@ -81,6 +81,7 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	add(o, "kubernetes", pb_kube_status_json(agent->kube));
 	add(o, "identities", pb_peers_status_json(agent->peers));
 	add(o, "datapath", pb_dp_status_json(agent->dp));
+	add(o, "http", pb_httpd_status_json(agent->http));
 	reply(req, o);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Shared by agent.c, agent_commands.c and agent_cleanup.c only.
+ * Shared by agent.c and the agent_*.c files beside it only.
  */
 #ifndef PB_AGENT_PRIVATE_H
 #define PB_AGENT_PRIVATE_H
@@ -10,6 +10,7 @@
 
 #include <control/control.h>
 #include <datapath/datapath.h>
+#include <http/http.h>
 #include <kube/kube.h>
 #include <node/node.h>
 #include <node/peers.h>
@@ -26,6 +27,7 @@ struct pb_agent {
 	struct pb_manager *manager;
 	struct pb_node *node;
 	struct pb_peers *peers;
+	struct pb_httpd *http;
 	struct pb_lag lag;
 	uv_poll_t signals; /* of signal_fd */
 	int signal_fd;
@@ -34,6 +36,8 @@ struct pb_agent {
 	uint64_t start_max_ns; /* longest turn before ready; lag counts from then on */
 	const char *state;     /* "starting", "ready", "reloading", "stopping" */
 	char *config_error;    /* why the last SIGHUP changed nothing */
+	struct pb_buf metrics; /* the last answer, made at metrics_ns */
+	uint64_t metrics_ns;
 	bool applying;
 	bool hup_waits; /* a SIGHUP came while one was being applied */
 	int exit_code;
@@ -41,6 +45,10 @@ struct pb_agent {
 
 /* agent_commands.c: status, chain show, map list, map dump, endpoint list. */
 int agent_commands_add(struct pb_agent *agent, struct pb_err *err);
+double agent_rss_bytes(void);
+
+/* agent_http.c: listens and answers /metrics, /healthz, /readyz. */
+int agent_http_open(struct pb_agent *agent, struct pb_err *err);
 
 /* agent_peers.c: what plugins hold, and where identities are published. */
 struct pb_manager_cidr_ops agent_cidr_ops(struct pb_agent *agent);

@@ -5,6 +5,7 @@
  */
 #include <config/config.h>
 
+#include <config/listen.h>
 #include <config/yaml.h>
 
 #include <limits.h>
@@ -40,8 +41,9 @@ static const char *const format_words[] = {"logfmt", "json", NULL};
 static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
 static const char *const bool_words[] = {"false", "true", NULL};
 static const char *const required_words[] = {"never", "always", NULL};
-static const char *const section_words[] = {"node",    "kubernetes", "datapath", "control", "agent",
-					    "cluster", "identity",   "log",	 "plugins", NULL};
+static const char *const section_words[] = {"node", "kubernetes", "datapath", "control",
+					    "http", "agent",	  "cluster",  "identity",
+					    "log",  "plugins",	  NULL};
 static const char *const plugin_words[] = {"path", "required", NULL};
 
 static const char *check_node_name(const char *value)
@@ -109,6 +111,13 @@ static const char *check_socket(const char *value)
 	return NULL;
 }
 
+static const char *check_listen(const char *value)
+{
+	struct pb_listen listen;
+
+	return pb_listen_parse(value, &listen);
+}
+
 #define AT(member_) offsetof(struct pb_config, member_)
 
 static const struct key keys[] = {
@@ -126,6 +135,8 @@ static const struct key keys[] = {
 	{"control.socket", KEY_PATH, .fixed = true, .offset = AT(control.socket),
 	 .check = check_socket},
 	{"control.group", KEY_STRING, .fixed = true, .offset = AT(control.group)},
+	{"http.listen", KEY_STRING, .offset = AT(http.listen), .fallback = "127.0.0.1:9876",
+	 .check = check_listen},
 	{"agent.run_dir", KEY_PATH, .fixed = true, .offset = AT(agent.run_dir),
 	 .fallback = "/run/patchbay"},
 	{"agent.plugin_dir", KEY_PATH, .fixed = true, .offset = AT(agent.plugin_dir),

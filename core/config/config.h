@@ -54,6 +54,9 @@ struct pb_config {
 		char *group; /* NULL: root only */
 	} control;
 	struct {
+		char *listen; /* an address of config/listen.h */
+	} http;
+	struct {
 		char *run_dir;		       /* /run/patchbay */
 		char *plugin_dir;	       /* where NAME.so is looked for */
 		unsigned max_crashes;	       /* 3: then a plugin is left out */

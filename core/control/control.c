@@ -202,6 +202,7 @@ void control_dispatch(struct pb_control *control, struct pb_request *req)
 	struct control_command *c;
 	uint32_t used = 0;
 
+	control->n_requests++;
 	if ((!name && !list) || take_args(req, list) < 0) {
 		pb_request_fail(req, EINVAL,
 				"a request needs \"command\" and \"args\", or \"words\"; both "
@@ -303,17 +304,20 @@ static void listener_closed(uv_handle_t *handle)
 	control_maybe_closed(control);
 }
 
+void pb_control_count(const struct pb_control *control, struct pb_control_counts *ret_counts)
+{
+	*ret_counts = (struct pb_control_counts){.peers = control->n_peers,
+						 .requests = control->n_requests};
+}
+
 void pb_control_close(struct pb_control *control, void (*closed)(void *arg), void *arg)
 {
 	struct control_peer *peer;
-	struct stat st;
 
 	control->closing = true;
 	control->closed = closed;
 	control->closed_arg = arg;
-	if (lstat(control->path, &st) == 0 && st.st_dev == control->dev &&
-	    st.st_ino == control->ino)
-		unlink(control->path);
+	pb_unix_remove(control->path, &control->file);
 	for (peer = control->peers; peer; peer = peer->next)
 		control_peer_close(peer);
 	/* Counted like a peer, so that the last of all handles ends the object. */

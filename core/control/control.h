@@ -42,6 +42,12 @@ int pb_control_add(struct pb_control *control, const struct pb_control_command *
 void pb_control_remove(struct pb_control *control, const char *name);
 void pb_control_close(struct pb_control *control, void (*closed)(void *arg), void *arg);
 
+struct pb_control_counts {
+	unsigned peers;	   /* connected now */
+	uint64_t requests; /* that came so far */
+};
+void pb_control_count(const struct pb_control *control, struct pb_control_counts *ret_counts);
+
 /* Takes over `result` (NULL: an empty object). */
 void pb_request_reply(struct pb_request *req, cJSON *result);
 void pb_request_fail(struct pb_request *req, int err, const char *fmt, ...) PB_PRINTF(3, 4);

@@ -5,9 +5,8 @@
 #ifndef PB_CONTROL_INTERNAL_H
 #define PB_CONTROL_INTERNAL_H
 
+#include <base/unix.h>
 #include <control/control.h>
-
-#include <sys/types.h>
 
 #define CONTROL_PEERS_MAX 64
 /* Enough for words and a path; parsing as much takes a millisecond at most. */
@@ -34,8 +33,7 @@ struct control_command {
 struct pb_control {
 	uv_pipe_t pipe;
 	char *path;
-	dev_t dev; /* of the socket's file, to remove no other's */
-	ino_t ino;
+	struct stat file; /* of the socket, to remove no other's */
 	gid_t group;
 	bool has_group;
 	bool closing;
@@ -43,6 +41,7 @@ struct pb_control {
 	size_t n_commands;
 	struct control_peer *peers;
 	unsigned n_peers;
+	uint64_t n_requests;
 	char chunk[65536]; /* what a read brings, used up before the next */
 	void (*closed)(void *arg);
 	void *closed_arg;

@@ -16,32 +16,32 @@
 #include <base/json.h>
 #include <config/config.h>
 
-struct pb_http;
+struct pb_httpd;
 
-struct pb_http_answer {
+struct pb_httpd_answer {
 	unsigned status;	  /* 200 unless set */
 	const char *content_type; /* "text/plain; charset=utf-8" unless set; a literal */
 	struct pb_buf body;
 };
 
-struct pb_http_request {
+struct pb_httpd_request {
 	const char *path;
 	bool brief; /* header "brief: true", as kubelet's probes for Cilium send it */
 };
 
 /* Called on the loop for GET and HEAD; must not block. Negative errno: 500. */
-typedef int (*pb_http_fn)(void *arg, const struct pb_http_request *request,
-			  struct pb_http_answer *answer);
+typedef int (*pb_httpd_fn)(void *arg, const struct pb_httpd_request *request,
+			   struct pb_httpd_answer *answer);
 
 /* Listens, unless http.listen is "off". What can't listen now is tried again every 10 s. */
-int pb_http_new(uv_loop_t *loop, const struct pb_config *config, struct pb_http **ret_http,
-		struct pb_err *err);
+int pb_httpd_new(uv_loop_t *loop, const struct pb_config *config, struct pb_httpd **ret_http,
+		 struct pb_err *err);
 /* -EEXIST: the path is taken. `path` is a literal. */
-int pb_http_add(struct pb_http *http, const char *path, pb_http_fn fn, void *arg);
+int pb_httpd_add(struct pb_httpd *http, const char *path, pb_httpd_fn fn, void *arg);
 /* Another http.listen: the new socket before the old one closes. */
-int pb_http_reconfigure(struct pb_http *http, const struct pb_config *config, struct pb_err *err);
-void pb_http_close(struct pb_http *http, void (*closed)(void *arg), void *arg);
+int pb_httpd_reconfigure(struct pb_httpd *http, const struct pb_config *config, struct pb_err *err);
+void pb_httpd_close(struct pb_httpd *http, void (*closed)(void *arg), void *arg);
 /* For `status`: where it listens, or why it doesn't. The caller owns the result. */
-cJSON *pb_http_status_json(const struct pb_http *http);
+cJSON *pb_httpd_status_json(const struct pb_httpd *http);
 
 #endif

@@ -4,9 +4,8 @@
  *
  * Owns a table that only grows, so that any thread may add to a metric without a lock.
  */
+#include <base/prom.h>
 #include <plugin/private.h>
-
-#include <inttypes.h>
 
 static bool metric_name_valid(const char *name)
 {
@@ -63,6 +62,56 @@ static int metric_add_new(struct pb_generation *gen, uint32_t kind, char *full, 
 	return (int)n + 1;
 }
 
+static double entry_loaded(const struct pb_plugin_entry *p)
+{
+	return p->live != NULL;
+}
+
+static double entry_failed(const struct pb_plugin_entry *p)
+{
+	return p->failed || p->left_out;
+}
+
+static double entry_generation(const struct pb_plugin_entry *p)
+{
+	return p->live ? p->live->number : 0;
+}
+
+static double entry_slow_calls(const struct pb_plugin_entry *p)
+{
+	return (double)p->slow_calls;
+}
+
+static double entry_swap(const struct pb_plugin_entry *p)
+{
+	return (double)p->swap_ns / 1e9;
+}
+
+/* What the room says of every plugin. */
+static const struct {
+	const char *name, *type, *help;
+	double (*value)(const struct pb_plugin_entry *p);
+} own[] = {
+	{"patchbay_plugin_loaded", PB_PROM_GAUGE, "1 while a generation serves.", entry_loaded},
+	{"patchbay_plugin_failed", PB_PROM_GAUGE, "1 while it should be loaded and can't be.",
+	 entry_failed},
+	{"patchbay_plugin_generation", PB_PROM_GAUGE, "Number of the generation that serves.",
+	 entry_generation},
+	{"patchbay_plugin_slow_callbacks_total", PB_PROM_COUNTER,
+	 "Callbacks that ran longer than 10 ms.", entry_slow_calls},
+	{"patchbay_plugin_swap_seconds", PB_PROM_GAUGE,
+	 "How long events were held back at the last load or reload.", entry_swap},
+};
+
+static bool is_own(const char *full)
+{
+	for (size_t i = 0; i < PB_ARRAY_LEN(own); i++) {
+		if (strcmp(own[i].name, full) == 0)
+			return true;
+	}
+	return false;
+}
+
 int pb_host_metric(struct pb_ctx *ctx, uint32_t kind, const char *name, const char *help,
 		   uint32_t *ret_id)
 {
@@ -79,6 +128,8 @@ int pb_host_metric(struct pb_ctx *ctx, uint32_t kind, const char *name, const ch
 	full = metric_full_name(gen->plugin->name, name);
 	if (!full)
 		return pb_err_set(&gen->fail, -ENOMEM, "metric(): out of memory");
+	if (is_own(full))
+		return pb_err_set(&gen->fail, -EEXIST, "metric(): %s belongs to the agent", full);
 	id = metric_find(m, full);
 	if (id && metric_get(m, id)->kind != kind)
 		return pb_err_set(&gen->fail, -EEXIST, "metric(): %s exists with another kind",
@@ -114,35 +165,34 @@ void pb_host_metric_set(struct pb_ctx *ctx, uint32_t id, uint64_t value)
 		atomic_store_explicit(&metric->value, value, memory_order_relaxed);
 }
 
-static int print_entry(const struct pb_plugin_entry *p, struct pb_buf *out)
+static int put_own(struct pb_manager *m, size_t i, struct pb_buf *out)
 {
-	return pb_buf_printf(out,
-			     "patchbay_plugin_loaded{plugin=\"%s\"} %d\n"
-			     "patchbay_plugin_generation{plugin=\"%s\"} %u\n"
-			     "patchbay_plugin_slow_callbacks_total{plugin=\"%s\"} %" PRIu64 "\n"
-			     "patchbay_plugin_swap_seconds{plugin=\"%s\"} %.9f\n",
-			     p->name, p->live != NULL, p->name, p->live ? p->live->number : 0,
-			     p->name, p->slow_calls, p->name, (double)p->swap_ns / 1e9);
+	struct pb_plugin_entry *p;
+	int rc = pb_prom_family(out, own[i].name, own[i].type, own[i].help);
+
+	LL_FOREACH (m->plugins, p) {
+		const struct pb_prom_label label = {"plugin", p->name};
+
+		if (rc == 0)
+			rc = pb_prom_value(out, own[i].name, &label, 1, own[i].value(p));
+	}
+	return rc;
 }
 
 int pb_manager_metrics(struct pb_manager *m, struct pb_buf *out)
 {
 	uint32_t n = atomic_load(&m->n_metrics);
-	struct pb_plugin_entry *p;
 	int rc = 0;
 
-	LL_FOREACH (m->plugins, p) {
-		rc = print_entry(p, out);
-		if (rc < 0)
-			return rc;
-	}
+	for (size_t i = 0; i < PB_ARRAY_LEN(own) && rc == 0; i++)
+		rc = put_own(m, i, out);
 	for (uint32_t i = 1; i <= n && rc == 0; i++) {
 		struct pb_metric *metric = metric_get(m, i);
 
-		rc = pb_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n",
-				   metric->name, metric->help, metric->name,
-				   metric->kind == PB_METRIC_COUNTER ? "counter" : "gauge",
-				   metric->name, atomic_load(&metric->value));
+		rc = pb_prom_single(out, metric->name,
+				    metric->kind == PB_METRIC_COUNTER ? PB_PROM_COUNTER
+								      : PB_PROM_GAUGE,
+				    metric->help, (double)atomic_load(&metric->value));
 	}
 	return rc;
 }

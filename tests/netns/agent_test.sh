@@ -115,6 +115,57 @@ then_fails "even when the file's mode was opened" "user 65534 may not use this s
 	"$PB_TMP/patchbay-tool" --socket "$(agent_socket node-a)" status
 chmod 0660 "$(agent_socket node-a)"
 
+begin http
+# page NODE PATH [CURL_OPTION...]: prints status and body, in one line a line.
+page() {
+	local node=$1 path=$2
+
+	shift 2
+	in_net "$node" curl -s -m 5 -w '%{http_code}\n' "$@" "http://127.0.0.1:${port:-9876}$path"
+}
+then_is "it is ready" "$(page node-a /readyz)" "$(printf 'ok\n200')"
+then_is "it is well" "$(page node-a /healthz)" "$(printf 'ok\n200')"
+then_is "a liveness probe is answered" "$(page node-a /healthz -H 'brief: true')" "$(printf 'ok\n200')"
+then_is "POST is refused" "$(page node-a /healthz -X POST -d x | tail -n 1)" 405
+then_is "so is another path" "$(page node-a / | tail -n 1)" 404
+page node-a /metrics >"$PB_TMP/metrics"
+then_is "metrics come" "$(tail -n 1 "$PB_TMP/metrics")" 200
+then_is "as the text format, version 0.0.4" \
+	"$(in_net node-a curl -sI -m 5 http://127.0.0.1:9876/metrics | tr -d '\r' | sed -n 's/^Content-Type: //p')" \
+	"text/plain; version=0.0.4; charset=utf-8"
+then_is "the guide names each of them" "$(
+	sed -n 's/^# TYPE \([a-z0-9_]*\) .*/\1/p' "$PB_TMP/metrics" | while read -r name; do
+		grep -qF "| \`$name\` |" "$PB_TOP_SRCDIR/docs/admin.md" || echo "$name"
+	done
+)" ""
+then_like "packets are counted" "$(cat "$PB_TMP/metrics")" \
+	'^patchbay_datapath_packets_total\{hook="dev-ingress"\} [0-9]'
+when "http.listen names a port that is taken"
+cp "$(config_of node-a)" "$PB_TMP/good.yaml"
+if [ -n "$have_tools" ]; then
+	nsenter --net=/run/netns/node-a -- "$PB_TOOLS/echo" 7001 &
+	taken_pid=$!
+	wait_until "in_net node-a '$PB_TOOLS/load' --count 1 --seconds 1 crr 127.0.0.1 7001" 10
+	echo 'http: {listen: 127.0.0.1:7001}' >>"$(config_of node-a)"
+	hup node-a
+	then_within "the log says so" 10 \
+		"grep -q 'http.listen 127.0.0.1:7001: Address already in use' '$(agent_log node-a)'"
+	then_is "status says so" "$(field "$(status node-a)" .http.error)" "Address already in use"
+	then_is "the old address is served on" "$(page node-a /readyz | tail -n 1)" 200
+	end_pid $taken_pid TERM
+else
+	skip "a taken port is reported" "tests/tools are not built"
+fi
+when "it names another port"
+cp "$PB_TMP/good.yaml" "$(config_of node-a)"
+echo 'http: {listen: "127.0.0.1:7002"}' >>"$(config_of node-a)"
+hup node-a
+then_within "that one is served" 10 "[ \"\$(port=7002 page node-a /readyz | tail -n 1)\" = 200 ]"
+then_is "the old one is closed" "$(page node-a /readyz)" 000
+cp "$PB_TMP/good.yaml" "$(config_of node-a)"
+hup node-a
+then_within "and back" 10 "[ \"\$(page node-a /readyz | tail -n 1)\" = 200 ]"
+
 begin sighup
 when "the file becomes invalid"
 cp "$(config_of node-a)" "$PB_TMP/good.yaml"

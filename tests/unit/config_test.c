@@ -57,6 +57,7 @@ Test(config, an_empty_file_gives_the_documented_defaults)
 	cr_assert_eq(c->agent.callback_deadline_ms, 5000);
 	cr_assert_str_eq(c->control.socket, "/run/patchbay/patchbay.sock");
 	cr_assert_null(c->control.group);
+	cr_assert_str_eq(c->http.listen, "127.0.0.1:9876");
 	cr_assert_eq(c->log.format, PB_LOG_LOGFMT);
 	cr_assert_eq(c->log.level, PB_LOG_INFO);
 	cr_assert_eq(c->n_plugins, 0);
@@ -168,8 +169,9 @@ Test(config, an_unknown_key_is_refused_with_a_suggestion)
 		 "3: datapath.device: unknown key; did you mean \"devices\"?"},
 		{"kubernets: {}", "1: kubernets: unknown key; did you mean \"kubernetes\"?"},
 		{"log:\n  colour: x\n", "2: log.colour: unknown key; known are format, level"},
-		{"frobnicate: 1", "1: frobnicate: unknown key; known are node, kubernetes, "
-				  "datapath, control, agent, cluster, identity, log, plugins"},
+		{"frobnicate: 1",
+		 "1: frobnicate: unknown key; known are node, kubernetes, "
+		 "datapath, control, http, agent, cluster, identity, log, plugins"},
 		{"node: {name: a, names: b}", "1: node.names: unknown key; did you mean \"name\"?"},
 	};
 
@@ -232,6 +234,11 @@ Test(config, a_value_out_of_range_is_refused)
 					      "are none, manifests, api"},
 		{"node: {name: Node_A}", "1: node.name: \"Node_A\" is no node name; use lower case "
 					 "letters, digits, '-' and '.'"},
+		{"http: {listen: localhost:9876}",
+		 "1: http.listen: \"localhost:9876\" is no address; write 127.0.0.1:PORT, "
+		 "[::1]:PORT, unix:/PATH or off, names are not resolved"},
+		{"http: {listen: '[::1]:0'}", "1: http.listen: \"[::1]:0\" has no port behind its "
+					      "last ':'; give a number from 1 to 65535"},
 		{"datapath: {devices: [a/b]}",
 		 "1: datapath.devices: \"a/b\" is no device name; at most 15 characters without "
 		 "'/', ':' and blanks"},
@@ -309,7 +316,7 @@ Test(config, yaml_that_a_configuration_has_no_use_for_is_refused)
 				     "find expected ',' or '}'"},
 		{"a: \"\x1b[31m\"\n", "1: not valid YAML: control characters are not allowed"},
 		{"\"\\e[31m\": 1\n", "1: ?[31m: unknown key; known are node, kubernetes, datapath, "
-				     "control, agent, cluster, identity, log, plugins"},
+				     "control, http, agent, cluster, identity, log, plugins"},
 	};
 
 	refuse_all(cases, PB_ARRAY_LEN(cases));

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Families and values of the Prometheus text format, and what has to be escaped in them. */
+#include <base/prom.h>
+
+#define EXACT_MAX 9007199254740992.0 /* 2^53 */
+
+static int put_escaped(struct pb_buf *out, const char *text, bool quotes)
+{
+	int rc = 0;
+
+	for (const char *p = text; *p && rc == 0; p++) {
+		if (*p == '\n')
+			rc = pb_buf_append(out, "\\n", 2);
+		else if (*p == '\\')
+			rc = pb_buf_append(out, "\\\\", 2);
+		else if (*p == '"' && quotes)
+			rc = pb_buf_append(out, "\\\"", 2);
+		else
+			rc = pb_buf_append(out, p, 1);
+	}
+	return rc;
+}
+
+int pb_prom_family(struct pb_buf *out, const char *name, const char *type, const char *help)
+{
+	int rc = pb_buf_printf(out, "# HELP %s ", name);
+
+	if (rc == 0)
+		rc = put_escaped(out, help, false);
+	return rc < 0 ? rc : pb_buf_printf(out, "\n# TYPE %s %s\n", name, type);
+}
+
+int pb_prom_value(struct pb_buf *out, const char *name, const struct pb_prom_label *labels,
+		  size_t n, double value)
+{
+	int rc = pb_buf_printf(out, "%s", name);
+
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		rc = pb_buf_printf(out, "%s%s=\"", i ? "," : "{", labels[i].name);
+		if (rc == 0)
+			rc = put_escaped(out, labels[i].value, true);
+		if (rc == 0)
+			rc = pb_buf_printf(out, "\"");
+	}
+	/* Whole numbers with every digit, as far as a double has them. */
+	return rc < 0 ? rc
+		      : pb_buf_printf(out, "%s %.*g\n", n ? "}" : "",
+				      value > -EXACT_MAX && value < EXACT_MAX &&
+						      value == (double)(int64_t)value
+					      ? 16
+					      : 9,
+				      value);
+}
+
+int pb_prom_single(struct pb_buf *out, const char *name, const char *type, const char *help,
+		   double value)
+{
+	int rc = pb_prom_family(out, name, type, help);
+
+	return rc < 0 ? rc : pb_prom_value(out, name, NULL, 0, value);
+}
