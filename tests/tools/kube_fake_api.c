@@ -3,9 +3,8 @@
  * The Kubernetes side of the fake API server. State at any version is the replay of the history,
  * which is how a page of an older snapshot can be served exactly.
  */
-#include "kube_fake_api.h"
+#include "kube_fake_objects.h"
 
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +12,6 @@
 #define FAULTS 8
 #define ASKED_MAX 4096
 #define WATCHES_MAX 32
-
-struct change {
-	unsigned long rv;
-	char *collection, *ns, *name;
-	char *body; /* members after metadata */
-	bool deleted;
-	bool first;
-};
 
 struct watch {
 	struct fake_conn *conn;
@@ -35,15 +26,9 @@ struct fault {
 	char *body;
 };
 
-struct text {
-	char *data;
-	size_t len;
-	FILE *file;
-};
-
 struct fake_api {
 	struct fake_http *http;
-	struct change *changes;
+	struct fake_change *changes;
 	size_t n_changes;
 	unsigned long rv, compacted;
 	struct watch watches[WATCHES_MAX];
@@ -61,86 +46,15 @@ struct fake_api {
 	enum fake_watch_list watch_list;
 };
 
-static void text_open(struct text *t)
-{
-	t->file = open_memstream(&t->data, &t->len);
-}
-
-static void text_close(struct text *t)
-{
-	fclose(t->file);
-}
-
 /* ---- objects ---- */
 
-/* "services" -> Service, "endpoints" -> Endpoints, "endpointslices" -> EndpointSlice */
-static void kind_of(const char *collection, char *kind, char *api_version)
+static void tell_watches(struct fake_api *api, const struct fake_change *c)
 {
-	const char *plural = strrchr(collection, '/') + 1;
-	size_t len = strlen(plural);
+	struct fake_text t;
 
-	if (strcmp(plural, "endpoints") == 0)
-		strcpy(kind, "Endpoints");
-	else if (strcmp(plural, "endpointslices") == 0)
-		strcpy(kind, "EndpointSlice");
-	else
-		sprintf(kind, "%c%.*s", plural[0] - 32, (int)len - 2, plural + 1);
-	if (strncmp(collection, "/apis/", 6) == 0)
-		sprintf(api_version, "%.*s", (int)(plural - collection - 7), collection + 6);
-	else
-		strcpy(api_version, "v1");
-}
-
-/* Items of a list carry no kind; objects of a watch do. */
-static void print_object(FILE *f, const struct change *c, unsigned long rv, bool typed)
-{
-	char kind[64], api_version[128];
-
-	kind_of(c->collection, kind, api_version);
-	fprintf(f, "{");
-	if (typed)
-		fprintf(f, "\"kind\":\"%s\",\"apiVersion\":\"%s\",", kind, api_version);
-	fprintf(f, "\"metadata\":{\"name\":\"%s\",", c->name);
-	if (c->ns[0])
-		fprintf(f, "\"namespace\":\"%s\",", c->ns);
-	fprintf(f, "\"resourceVersion\":\"%lu\"}%s%s}", rv, c->body[0] ? "," : "", c->body);
-}
-
-static void print_event(FILE *f, const struct change *c)
-{
-	fprintf(f, "{\"type\":\"%s\",\"object\":",
-		c->deleted ? "DELETED"
-		: c->first ? "ADDED"
-			   : "MODIFIED");
-	print_object(f, c, c->rv, true);
-	fprintf(f, "}\n");
-}
-
-static void print_bookmark(FILE *f, const char *collection, unsigned long rv, bool mark)
-{
-	char kind[64], api_version[128];
-
-	kind_of(collection, kind, api_version);
-	fprintf(f,
-		"{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":\"%s\","
-		"\"metadata\":{\"resourceVersion\":\"%lu\",\"creationTimestamp\":null%s}}}\n",
-		kind, api_version, rv,
-		mark ? ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" : "");
-}
-
-static bool same_object(const struct change *a, const struct change *b)
-{
-	return strcmp(a->collection, b->collection) == 0 && strcmp(a->ns, b->ns) == 0 &&
-	       strcmp(a->name, b->name) == 0;
-}
-
-static void tell_watches(struct fake_api *api, const struct change *c)
-{
-	struct text t;
-
-	text_open(&t);
-	print_event(t.file, c);
-	text_close(&t);
+	fake_text_open(&t);
+	fake_print_event(t.file, c);
+	fake_text_close(&t);
 	for (unsigned i = 0; i < api->n_watches; i++) {
 		if (strcmp(api->watches[i].collection, c->collection) == 0)
 			fake_send(api->watches[i].conn, t.data, t.len);
@@ -151,19 +65,19 @@ static void tell_watches(struct fake_api *api, const struct change *c)
 static unsigned long add_change(struct fake_api *api, const char *collection, const char *ns,
 				const char *name, const char *body, bool deleted)
 {
-	struct change *c;
+	struct fake_change *c;
 
 	api->changes = realloc(api->changes, (api->n_changes + 1) * sizeof(*c));
 	c = &api->changes[api->n_changes++];
-	*c = (struct change){.rv = ++api->rv,
-			     .collection = strdup(collection),
-			     .ns = strdup(ns),
-			     .name = strdup(name),
-			     .body = strdup(body),
-			     .deleted = deleted,
-			     .first = true};
+	*c = (struct fake_change){.rv = ++api->rv,
+				  .collection = strdup(collection),
+				  .ns = strdup(ns),
+				  .name = strdup(name),
+				  .body = strdup(body),
+				  .deleted = deleted,
+				  .first = true};
 	for (size_t i = 0; i + 1 < api->n_changes; i++) {
-		if (same_object(&api->changes[i], c))
+		if (fake_same_object(&api->changes[i], c))
 			c->first = api->changes[i].deleted;
 	}
 	tell_watches(api, c);
@@ -199,44 +113,6 @@ unsigned long fake_api_version(const struct fake_api *api)
 
 /* ---- answers ---- */
 
-static uint32_t crc32_of(const char *data, size_t len)
-{
-	uint32_t crc = ~0U;
-
-	for (size_t i = 0; i < len; i++) {
-		crc ^= (unsigned char)data[i];
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320U : 0);
-	}
-	return ~crc;
-}
-
-static void put_le(FILE *f, uint32_t value, int bytes)
-{
-	for (int i = 0; i < bytes; i++)
-		fputc((int)(value >> (8 * i) & 0xff), f);
-}
-
-/* gzip with stored blocks (RFC 1951, 3.2.4): valid, if not small. */
-static void gzip(struct text *out, const char *data, size_t len)
-{
-	text_open(out);
-	fwrite("\x1f\x8b\x08\0\0\0\0\0\0\xff", 1, 10, out->file);
-	for (size_t at = 0; at < len || at == 0; at += 65535) {
-		uint32_t part = len - at < 65535 ? (uint32_t)(len - at) : 65535;
-
-		fputc(at + part == len, out->file);
-		put_le(out->file, part, 2);
-		put_le(out->file, ~part, 2);
-		fwrite(data + at, 1, part, out->file);
-		if (part < 65535)
-			break;
-	}
-	put_le(out->file, crc32_of(data, len), 4);
-	put_le(out->file, (uint32_t)len, 4);
-	text_close(out);
-}
-
 static void reply_status(struct fake_conn *conn, int code, const char *reason, const char *message)
 {
 	char body[1024];
@@ -265,49 +141,10 @@ static void query(const char *path, const char *key, char *buf, size_t size)
 	}
 }
 
-/* The changes that are the objects of a collection at version rv, in order of first appearance. */
-static size_t snapshot(struct fake_api *api, const char *collection, unsigned long rv,
-		       struct change **out)
+static void send_list(struct fake_api *api, struct fake_conn *conn, const struct fake_text *t,
+		      bool gz)
 {
-	size_t n = 0;
-
-	for (size_t i = 0; i < api->n_changes; i++) {
-		struct change *c = &api->changes[i];
-		bool latest = c->rv <= rv && strcmp(c->collection, collection) == 0;
-
-		for (size_t j = i + 1; latest && j < api->n_changes; j++) {
-			if (api->changes[j].rv <= rv && same_object(c, &api->changes[j]))
-				latest = false;
-		}
-		if (latest && !c->deleted)
-			out[n++] = c;
-	}
-	return n;
-}
-
-static void print_list(FILE *f, const char *collection, struct change **items, size_t from,
-		       size_t to, size_t all, unsigned long rv)
-{
-	char kind[64], api_version[128];
-
-	kind_of(collection, kind, api_version);
-	fprintf(f, "{\"kind\":\"%sList\",\"apiVersion\":\"%s\",\"metadata\":{", kind, api_version);
-	fprintf(f, "\"resourceVersion\":\"%lu\"", rv);
-	if (to < all)
-		fprintf(f, ",\"continue\":\"%lu:%zu=\",\"remainingItemCount\":%zu", rv, to,
-			all - to);
-	fprintf(f, "},\"items\":[");
-	for (size_t i = from; i < to; i++) {
-		if (i > from)
-			fputc(',', f);
-		print_object(f, items[i], items[i]->rv, false);
-	}
-	fprintf(f, "]}\n");
-}
-
-static void send_list(struct fake_api *api, struct fake_conn *conn, const struct text *t, bool gz)
-{
-	struct text packed = {0};
+	struct fake_text packed = {0};
 
 	if (api->cut_lists) {
 		const char *end = strrchr(t->data, '{');
@@ -319,7 +156,7 @@ static void send_list(struct fake_api *api, struct fake_conn *conn, const struct
 		return;
 	}
 	if (gz)
-		gzip(&packed, t->data, t->len);
+		fake_gzip(&packed, t->data, t->len);
 	fake_begin(conn, gz ? "Content-Encoding: gzip\r\n" : "");
 	fake_send(conn, gz ? packed.data : t->data, gz ? packed.len : t->len);
 	fake_end(conn);
@@ -331,9 +168,9 @@ static void on_list(struct fake_api *api, struct fake_conn *conn, const struct f
 {
 	unsigned long rv = api->rv;
 	char limit[32], token[64];
-	struct change **items;
+	struct fake_change **items;
 	size_t all, from = 0, to;
-	struct text t;
+	struct fake_text t;
 
 	query(r->path, "limit", limit, sizeof(limit));
 	query(r->path, "continue", token, sizeof(token));
@@ -345,14 +182,14 @@ static void on_list(struct fake_api *api, struct fake_conn *conn, const struct f
 	if (token[0] && rv < api->compacted)
 		return reply_status(conn, 410, "Expired",
 				    "The provided continue parameter is too old");
-	items = calloc(api->n_changes + 1, sizeof(struct change *));
-	all = snapshot(api, collection, rv, items);
+	items = calloc(api->n_changes + 1, sizeof(struct fake_change *));
+	all = fake_snapshot(api->changes, api->n_changes, collection, rv, items);
 	to = all;
 	if (limit[0] && api->page_max && from + api->page_max < all)
 		to = from + api->page_max;
-	text_open(&t);
-	print_list(t.file, collection, items, from, to, all, rv);
-	text_close(&t);
+	fake_text_open(&t);
+	fake_print_list(t.file, collection, items, from, to, all, rv);
+	fake_text_close(&t);
 	send_list(api, conn, &t, api->compress && r->gzip);
 	free(t.data);
 	free(items);
@@ -375,16 +212,16 @@ static void send_gone(struct fake_api *api, struct fake_conn *conn)
 /* ADDED for every object that there is, and the mark. */
 static void print_initial(struct fake_api *api, FILE *f, const char *collection)
 {
-	struct change **items = calloc(api->n_changes + 1, sizeof(struct change *));
-	size_t n = snapshot(api, collection, api->rv, items);
+	struct fake_change **items = calloc(api->n_changes + 1, sizeof(struct fake_change *));
+	size_t n = fake_snapshot(api->changes, api->n_changes, collection, api->rv, items);
 
 	for (size_t i = 0; i < n; i++) {
 		fprintf(f, "{\"type\":\"ADDED\",\"object\":");
-		print_object(f, items[i], items[i]->rv, true);
+		fake_print_object(f, items[i], items[i]->rv, true);
 		fprintf(f, "}\n");
 	}
 	if (api->watch_list == FAKE_WATCH_LIST_SERVED)
-		print_bookmark(f, collection, api->rv, true);
+		fake_print_bookmark(f, collection, api->rv, true);
 	free(items);
 }
 
@@ -393,7 +230,7 @@ static void on_watch(struct fake_api *api, struct fake_conn *conn, const struct 
 {
 	char rv[64], initial[8];
 	unsigned long since;
-	struct text t;
+	struct fake_text t;
 
 	query(r->path, "resourceVersion", rv, sizeof(rv));
 	query(r->path, "sendInitialEvents", initial, sizeof(initial));
@@ -407,16 +244,16 @@ static void on_watch(struct fake_api *api, struct fake_conn *conn, const struct 
 	if (api->n_watches == WATCHES_MAX)
 		abort();
 	fake_begin(conn, "");
-	text_open(&t);
+	fake_text_open(&t);
 	if (initial[0])
 		print_initial(api, t.file, collection);
 	for (size_t i = 0; i < api->n_changes; i++) {
-		const struct change *c = &api->changes[i];
+		const struct fake_change *c = &api->changes[i];
 
 		if (c->rv > since && strcmp(c->collection, collection) == 0)
-			print_event(t.file, c);
+			fake_print_event(t.file, c);
 	}
-	text_close(&t);
+	fake_text_close(&t);
 	fake_send(conn, t.data, t.len);
 	free(t.data);
 	api->watches[api->n_watches].conn = conn;
@@ -428,11 +265,11 @@ static void on_discovery(struct fake_api *api, struct fake_conn *conn, const cha
 {
 	const char *served = api->served[strstr(path, "v1beta1") != NULL];
 	char names[256], *name, *save;
-	struct text t;
+	struct fake_text t;
 
 	if (!served[0])
 		return fake_reply(conn, 404, "", "404 page not found\n", 19);
-	text_open(&t);
+	fake_text_open(&t);
 	fprintf(t.file, "{\"kind\":\"APIResourceList\",\"groupVersion\":\"%s\",\"resources\":[",
 		path + 6);
 	snprintf(names, sizeof(names), "%s", served);
@@ -440,7 +277,7 @@ static void on_discovery(struct fake_api *api, struct fake_conn *conn, const cha
 		fprintf(t.file, "%s{\"name\":\"%s\",\"namespaced\":true}", name == names ? "" : ",",
 			name);
 	fprintf(t.file, "]}");
-	text_close(&t);
+	fake_text_close(&t);
 	fake_reply(conn, 200, "", t.data, t.len);
 	free(t.data);
 }
@@ -508,11 +345,11 @@ void fake_api_raw(struct fake_api *api, const char *text)
 static void bookmark(struct fake_api *api, bool mark)
 {
 	for (unsigned i = 0; i < api->n_watches; i++) {
-		struct text t;
+		struct fake_text t;
 
-		text_open(&t);
-		print_bookmark(t.file, api->watches[i].collection, api->rv, mark);
-		text_close(&t);
+		fake_text_open(&t);
+		fake_print_bookmark(t.file, api->watches[i].collection, api->rv, mark);
+		fake_text_close(&t);
 		fake_send(api->watches[i].conn, t.data, t.len);
 		free(t.data);
 	}

@@ -158,7 +158,7 @@ Test(kube_api_limits, an_object_that_is_far_too_large_is_named_and_deletes_nothi
 
 /* ---- a slow reader ---- */
 
-static void long_list(bool compressed)
+static void long_list(bool compressed, bool watch_list)
 {
 	PB_FREE char *more = padding(4000);
 	struct bench b;
@@ -166,6 +166,8 @@ static void long_list(bool compressed)
 	bench_open(&b);
 	b.sink.put_ms = 1;
 	fake_api_compress(b.api, compressed);
+	fake_api_is(b.api, watch_list ? "33" : "26", "v1");
+	fake_api_watch_list(b.api, FAKE_WATCH_LIST_SERVED);
 	for (int i = 0; i < 200; i++) {
 		char name[8];
 
@@ -184,10 +186,15 @@ static void long_list(bool compressed)
 
 Test(kube_api_limits, a_long_list_leaves_the_loop_to_others_in_between)
 {
-	long_list(false);
+	long_list(false, false);
 }
 
 Test(kube_api_limits, a_long_compressed_list_leaves_the_loop_to_others_too)
 {
-	long_list(true);
+	long_list(true, false);
+}
+
+Test(kube_api_limits, a_long_watch_list_leaves_the_loop_to_others_too)
+{
+	long_list(false, true);
 }

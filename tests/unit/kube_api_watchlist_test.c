@@ -143,6 +143,13 @@ Test(kube_api_watchlist, an_error_before_the_mark_starts_again_after_a_pause)
 			     "the server ended the watch with 500: etcdserver: leader changed");
 }
 
+Test(kube_api_watchlist, too_many_requests_before_the_mark_starts_again_after_a_pause)
+{
+	said_before_the_mark("{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":429,"
+			     "\"reason\":\"TooManyRequests\"}}\n",
+			     "the server ended the watch with 429: TooManyRequests");
+}
+
 Test(kube_api_watchlist, nonsense_before_the_mark_starts_again_after_a_pause)
 {
 	said_before_the_mark("hello\n", "a line of the watch is not an event");
