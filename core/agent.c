@@ -282,8 +282,8 @@ static void attached(void *arg, int result, const char *text)
 		start_failed(agent, "datapath", text);
 		return;
 	}
-	if (pb_node_new(&agent->loop, agent->config, agent->dp, agent->kube, &agent->node, &err) <
-	    0) {
+	if (pb_node_new(&agent->loop, agent->config, agent->dp, agent->kube, agent->peers,
+			&agent->node, &err) < 0) {
 		start_failed(agent, "node", err.text);
 		return;
 	}
@@ -339,6 +339,8 @@ static int open_rooms(struct pb_agent *agent, struct pb_err *err)
 		rc = agent_commands_add(agent, err);
 	if (rc == 0)
 		rc = agent_http_open(agent, err);
+	if (rc == 0)
+		rc = agent_endpoint_commands_add(agent, err);
 	if (rc == 0)
 		rc = pb_kube_start(agent->kube, agent->config, err);
 	return rc;

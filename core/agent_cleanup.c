@@ -55,7 +55,7 @@ static int remove_dir(const char *path, struct pb_err *err)
 
 static int remove_run_dir(const char *run_dir, struct pb_err *err)
 {
-	static const char *const ours[] = {"plugins", "state"};
+	static const char *const ours[] = {"endpoints", "plugins", "state"};
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < PB_ARRAY_LEN(ours); i++) {

@@ -79,6 +79,8 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	add(o, "loop", loop_json(agent));
 	add(o, "plugins", pb_manager_status_json(agent->manager));
 	add(o, "kubernetes", pb_kube_status_json(agent->kube));
+	if (agent->node)
+		add(o, "endpoints", pb_node_status_json(agent->node));
 	add(o, "identities", pb_peers_status_json(agent->peers));
 	add(o, "datapath", pb_dp_status_json(agent->dp));
 	add(o, "http", pb_httpd_status_json(agent->http));

@@ -54,6 +54,9 @@ int agent_http_open(struct pb_agent *agent, struct pb_err *err);
 struct pb_manager_cidr_ops agent_cidr_ops(struct pb_agent *agent);
 void agent_publish_peers(struct pb_agent *agent);
 
+/* agent_endpoint.c: endpoint add, endpoint delete, endpoint check. */
+int agent_endpoint_commands_add(struct pb_agent *agent, struct pb_err *err);
+
 /* agent_notify.c: tells systemd, when it asked to be told (NOTIFY_SOCKET). */
 void agent_notify(const char *state);
 /* agent_notify.c: as many files as allowed; failing is fine. */

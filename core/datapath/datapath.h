@@ -52,6 +52,8 @@ int pb_dp_cleanup(const struct pb_config *config, struct pb_err *err);
 int pb_dp_pod_add(struct pb_dp *dp, uint32_t ifindex, const struct pb_endpoint *ep,
 		  struct pb_err *err);
 int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex);
+/* The endpoint record of an interface, one of an agent before included; -ENOENT. */
+int pb_dp_pod_get(struct pb_dp *dp, uint32_t ifindex, struct pb_endpoint *ret_ep);
 /* How pb_dp_pod_add() ended, on the loop; one listener, NULL: none. */
 typedef void (*pb_dp_pod_fn)(void *arg, uint32_t ifindex, int result, const char *text);
 void pb_dp_pod_listen(struct pb_dp *dp, pb_dp_pod_fn fn, void *arg);

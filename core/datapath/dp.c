@@ -364,6 +364,11 @@ int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex)
 	return bpf_map_delete_elem(pb_dp_core_fd(dp, "pb_endpoints"), &ifindex);
 }
 
+int pb_dp_pod_get(struct pb_dp *dp, uint32_t ifindex, struct pb_endpoint *ret_ep)
+{
+	return bpf_map_lookup_elem(pb_dp_core_fd(dp, "pb_endpoints"), &ifindex, ret_ep);
+}
+
 void pb_dp_pod_listen(struct pb_dp *dp, pb_dp_pod_fn fn, void *arg)
 {
 	dp->pod_fn = fn;

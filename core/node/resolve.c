@@ -7,14 +7,16 @@
  */
 #include <node/resolve.h>
 
+#include <arpa/inet.h>
 #include <linux/neighbour.h>
-#include <netinet/in.h>
 
 #define ETH_LEN 6
+#define WHY_LEN 160
 
 struct route {
 	uint32_t oif;
 	bool host;
+	bool local;  /* an address of this host */
 	bool direct; /* unicast, one path, no gateway */
 };
 
@@ -43,6 +45,7 @@ static int route_cb(const struct nlmsghdr *msg, void *arg)
 	if (msg->nlmsg_type != RTM_NEWROUTE)
 		return MNL_CB_OK;
 	route->direct = rt->rtm_type == RTN_UNICAST;
+	route->local = rt->rtm_type == RTN_LOCAL;
 	route->host = rt->rtm_dst_len == (rt->rtm_family == AF_INET6 ? 128 : 32);
 	mnl_attr_for_each (attr, msg, sizeof(*rt)) {
 		switch (mnl_attr_get_type(attr)) {
@@ -157,23 +160,82 @@ static int resolve_on_bridge(struct mnl_socket *nl, const struct pb_kube_addr *a
 	return ret_link->master == bridge ? 0 : -ENOENT;
 }
 
+/* Keeps the code and says in words what was found instead of an interface. */
+PB_PRINTF(3, 4) static int found(char *why, int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!why)
+		return code;
+	va_start(ap, fmt);
+	vsnprintf(why, WHY_LEN, fmt, ap);
+	va_end(ap);
+	return code;
+}
+
+static int no_interface(const struct route *route, const struct pb_nl_link *link,
+			const char *address, char *why)
+{
+	if (route->local || link->loopback)
+		return found(why, -ENOENT, "not hookable: %s is an address of this node", address);
+	if (!route->direct)
+		return found(why, -ENOENT,
+			     "not hookable: the route to %s has a gateway or several paths",
+			     address);
+	return found(why, -ENOENT,
+		     "not hookable: the route to %s leads to %s, which is no pod's own (the pod "
+		     "may have a macvlan or ipvlan)",
+		     address, link->name);
+}
+
+static void iface_set(struct pb_iface *iface, const struct pb_nl_link *link)
+{
+	iface->ifindex = link->ifindex;
+	memcpy(iface->name, link->name, sizeof(iface->name));
+	memcpy(iface->kind, link->kind, sizeof(iface->kind));
+}
+
 int pb_node_resolve(struct mnl_socket *nl, const struct pb_kube_addr *addr,
-		    struct pb_iface *ret_iface)
+		    struct pb_iface *ret_iface, char *why)
 {
 	struct route route = {0};
 	struct pb_nl_link link = {0};
+	char address[INET6_ADDRSTRLEN] = "", bridge[IF_NAMESIZE];
 	int rc = 0;
 
-	if (route_get(nl, addr, &route) < 0 || !route.direct || !route.oif ||
-	    pb_nl_link_get(nl, route.oif, &link) < 0)
-		return -ENOENT;
-	if (strcmp(link.kind, "bridge") == 0)
+	inet_ntop(family_of(addr), addr->addr.bytes, address, sizeof(address));
+	if (route_get(nl, addr, &route) < 0)
+		return found(why, -ENOENT, "no route to %s", address);
+	if (!route.direct || !route.oif || pb_nl_link_get(nl, route.oif, &link) < 0)
+		return no_interface(&route, &link, address, why);
+	if (strcmp(link.kind, "bridge") == 0) {
+		memcpy(bridge, link.name, sizeof(bridge));
 		rc = resolve_on_bridge(nl, addr, route.oif, &link);
-	else if (link.loopback || (!route.host && strcmp(link.kind, "veth") != 0))
-		rc = -ENOENT;
-	if (rc < 0)
-		return rc;
-	ret_iface->ifindex = link.ifindex;
-	memcpy(ret_iface->name, link.name, sizeof(ret_iface->name));
+		if (rc < 0)
+			return found(why, rc, "bridge %s knows no port for %s", bridge, address);
+	} else if (link.loopback || (!route.host && strcmp(link.kind, "veth") != 0)) {
+		return no_interface(&route, &link, address, why);
+	}
+	iface_set(ret_iface, &link);
 	return 0;
+}
+
+int pb_node_resolve_name(struct mnl_socket *nl, const char *name, struct pb_iface *ret_iface,
+			 char *why)
+{
+	static const char *const own[] = {"veth", "netkit", "tun"};
+	struct pb_nl_link link = {0};
+	uint32_t ifindex = if_nametoindex(name);
+
+	if (!ifindex || pb_nl_link_get(nl, ifindex, &link) < 0)
+		return found(why, -ENODEV, "this node has no interface %s", name);
+	for (size_t i = 0; i < PB_ARRAY_LEN(own); i++) {
+		if (strcmp(link.kind, own[i]) == 0) {
+			iface_set(ret_iface, &link);
+			return 0;
+		}
+	}
+	return found(why, -EOPNOTSUPP,
+		     "not hookable: %s is a %s, not the host side of a pod's interface", name,
+		     link.kind[0] ? link.kind : "physical device or loopback");
 }

@@ -14,15 +14,23 @@
 struct pb_iface {
 	uint32_t ifindex;
 	char name[IF_NAMESIZE];
+	char kind[16]; /* "veth" */
 };
 
 /*
  * Follows the route to an address. A veth that the route leads to directly, or another device
  * with a host route, is the interface; on a bridge it is the port behind which the neighbour
  * lives. -ENOENT: no such interface now. -EAGAIN: the bridge doesn't know the neighbour yet and
- * has been made to ask for it; a neighbour event follows when it answers.
+ * has been made to ask for it; a neighbour event follows when it answers. `why` (at least 160
+ * bytes, or NULL) then says what is there instead.
  */
 int pb_node_resolve(struct mnl_socket *nl, const struct pb_kube_addr *addr,
-		    struct pb_iface *ret_iface);
+		    struct pb_iface *ret_iface, char *why);
+/*
+ * An interface by its name: -ENODEV: there is none; -EOPNOTSUPP: its kind (a bridge, a macvlan) is
+ * no pod's own.
+ */
+int pb_node_resolve_name(struct mnl_socket *nl, const char *name, struct pb_iface *ret_iface,
+			 char *why);
 
 #endif

@@ -1,231 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Pods of this node and their interfaces, in networks built the way CNI plugins build them. The
- * datapath and the store are played by this file; routes, bridges and events are the kernel's.
+ * datapath and the store are played by node_bed.c; routes, bridges and events are the kernel's.
  */
-#include "sandbox.h"
+#include "node_bed.h"
 
-#include <arpa/inet.h>
-#include <net/if.h>
-
-#include <node/node.h>
 #include <node/resolve.h>
-
-/* ---- the datapath and the store ---- */
-
-struct hooked {
-	uint32_t ifindex;
-	struct pb_endpoint ep;
-};
-
-static struct hooked hooked[8];
-static int refuse_add;
-static bool add_later; /* the test says how it ended */
-static pb_dp_pod_fn pod_fn;
-static void *pod_arg;
-static pb_kube_watch_fn watch_fn;
-static void *watch_arg;
-
-static struct hooked *on(uint32_t ifindex)
-{
-	for (size_t i = 0; i < PB_ARRAY_LEN(hooked); i++)
-		if (hooked[i].ifindex == ifindex)
-			return &hooked[i];
-	return NULL;
-}
-
-int pb_dp_pod_add(struct pb_dp *dp, uint32_t ifindex, const struct pb_endpoint *ep,
-		  struct pb_err *err)
-{
-	struct hooked *h = on(ifindex);
-
-	(void)dp;
-	if (refuse_add)
-		return pb_err_set(err, refuse_add, "refused by the test");
-	h = h ? h : on(0);
-	h->ifindex = ifindex;
-	h->ep = *ep;
-	return add_later ? 0 : 1;
-}
-
-void pb_dp_pod_listen(struct pb_dp *dp, pb_dp_pod_fn fn, void *arg)
-{
-	(void)dp;
-	pod_fn = fn;
-	pod_arg = arg;
-}
-
-int pb_dp_pod_remove(struct pb_dp *dp, uint32_t ifindex)
-{
-	struct hooked *h = on(ifindex);
-
-	(void)dp;
-	if (!h)
-		return -ENOENT;
-	*h = (struct hooked){0};
-	return 0;
-}
-
-size_t pb_dp_pods(struct pb_dp *dp, uint32_t *ret_ifindexes, size_t max)
-{
-	size_t n = 0;
-
-	(void)dp;
-	for (size_t i = 0; i < PB_ARRAY_LEN(hooked); i++) {
-		if (!hooked[i].ifindex)
-			continue;
-		if (n < max)
-			ret_ifindexes[n] = hooked[i].ifindex;
-		n++;
-	}
-	return n;
-}
-
-int pb_kube_watch(struct pb_kube *kube, uint32_t kind, pb_kube_watch_fn fn, void *arg,
-		  struct pb_kube_watch **ret_watch)
-{
-	(void)kube;
-	(void)ret_watch;
-	cr_assert_eq(kind, PB_KUBE_POD);
-	watch_fn = fn;
-	watch_arg = arg;
-	return 0;
-}
-
-void pb_kube_unwatch(struct pb_kube_watch *watch)
-{
-	(void)watch;
-}
-
-/* ---- pods ---- */
-
-struct pod {
-	struct pb_kube_pod pod;
-	struct pb_kube_addr ips[2];
-};
-
-static struct pb_kube_addr address(const char *text)
-{
-	struct pb_kube_addr addr = {.family = strchr(text, ':') ? 6 : 4};
-
-	cr_assert_eq(inet_pton(addr.family == 6 ? AF_INET6 : AF_INET, text, addr.addr.bytes), 1);
-	return addr;
-}
-
-static void pod_init(struct pod *p, const char *name, const char *uid, const char *ip4,
-		     const char *ip6)
-{
-	memset(p, 0, sizeof(*p));
-	p->pod.meta = (struct pb_kube_meta){.size = sizeof(p->pod),
-					    .kind = PB_KUBE_POD,
-					    .ns = "shop",
-					    .name = name,
-					    .uid = uid,
-					    .version = ""};
-	p->pod.node = "node-a";
-	p->pod.phase = PB_POD_RUNNING;
-	p->pod.ips = p->ips;
-	if (ip4)
-		p->ips[p->pod.n_ips++] = address(ip4);
-	if (ip6)
-		p->ips[p->pod.n_ips++] = address(ip6);
-}
-
-static void tell(uint32_t kind, const struct pod *p)
-{
-	struct pb_kube_event event = {.size = sizeof(event),
-				      .kind = kind,
-				      .object_kind = PB_KUBE_POD,
-				      .object = p ? &p->pod : NULL};
-
-	watch_fn(watch_arg, &event);
-}
-
-/* ---- the node ---- */
-
-struct bed {
-	uv_loop_t loop;
-	struct pb_node *node;
-	struct pb_config config;
-};
-
-static char *uplink[] = {"up+"};
-
-static void bed_setup(struct bed *bed)
-{
-	struct pb_err err = {0};
-
-	memset(bed, 0, sizeof(*bed));
-	memset(hooked, 0, sizeof(hooked));
-	sandbox_enter();
-	uv_loop_init(&bed->loop);
-	bed->config.node.name = "node-a";
-	bed->config.datapath.devices = uplink;
-	bed->config.datapath.n_devices = 1;
-	cr_assert_eq(pb_node_new(&bed->loop, &bed->config, NULL, NULL, &bed->node, &err), 0, "%s",
-		     err.text);
-}
-
-static void bed_end(struct bed *bed)
-{
-	pb_node_close(bed->node, NULL, NULL);
-	uv_run(&bed->loop, UV_RUN_DEFAULT);
-	cr_expect_eq(uv_loop_close(&bed->loop), 0, "a handle was left open");
-}
-
-/* A veth whose other end stays here too: routes and device events are all that matters. */
-static uint32_t veth(const char *name)
-{
-	sh("ip link add %s type veth peer name p-%s && ip link set %s up && ip link set p-%s up",
-	   name, name, name, name);
-	return if_nametoindex(name);
-}
-
-static uint32_t veth_with_route(const char *name, const char *ip)
-{
-	uint32_t ifindex = veth(name);
-
-	sh("ip route add %s dev %s", ip, name);
-	return ifindex;
-}
-
-struct hook_state {
-	uint32_t ifindex;
-	bool hooked;
-};
-
-static bool is_hooked(void *arg)
-{
-	const struct hook_state *h = arg;
-
-	return (on(h->ifindex) != NULL) == h->hooked;
-}
-
-static void expect_hooked(struct bed *bed, uint32_t ifindex, bool wanted)
-{
-	struct hook_state state = {ifindex, wanted};
-
-	run_until(&bed->loop, is_hooked, &state);
-}
-
-static void count_turn(uv_timer_t *timer)
-{
-	uv_stop(timer->loop);
-}
-
-/* Longer than events need to settle: shows that nothing comes of what was done. */
-static void expect_nothing_hooked(struct bed *bed)
-{
-	uv_timer_t timer;
-
-	uv_timer_init(&bed->loop, &timer);
-	uv_timer_start(&timer, count_turn, 200, 0);
-	uv_run(&bed->loop, UV_RUN_DEFAULT);
-	uv_close((uv_handle_t *)&timer, NULL);
-	uv_run(&bed->loop, UV_RUN_NOWAIT);
-	for (size_t i = 0; i < PB_ARRAY_LEN(hooked); i++)
-		cr_expect_eq(hooked[i].ifindex, 0);
-}
 
 /* ---- where an address leads ---- */
 
@@ -259,7 +39,7 @@ Test(node, an_address_leads_to_the_pods_interface_or_to_none)
 	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
 		struct pb_kube_addr addr = address(cases[i].ip);
 		struct pb_iface iface = {0};
-		int rc = pb_node_resolve(nl, &addr, &iface);
+		int rc = pb_node_resolve(nl, &addr, &iface, NULL);
 
 		cr_expect_eq(rc, cases[i].iface ? 0 : -ENOENT, "%s: %d", cases[i].shape, rc);
 		cr_expect_str_eq(iface.name, cases[i].iface ? cases[i].iface : "", "%s",
@@ -285,12 +65,9 @@ Test(node, a_pod_with_a_route_of_its_own_is_hooked_until_it_is_deleted)
 	cr_expect_arr_eq(on(ifindex)->ep.addr6.bytes, pod.ips[1].addr.bytes, 16);
 	cr_expect_gt(on(ifindex)->ep.id, 0);
 
-	PB_JSON_FREE cJSON *table = pb_node_json(bed.node);
-	const cJSON *row = cJSON_GetArrayItem(cJSON_GetObjectItem(table, "items"), 0);
-
-	cr_expect_str_eq(pb_json_str(row, "pod", ""), "shop/web");
-	cr_expect_str_eq(pb_json_str(row, "interface", ""), "cali1");
-	cr_expect_str_eq(pb_json_str(row, "addresses", ""), "10.1.0.2, fd00:1::2");
+	cr_expect_str_eq(listed(&bed, "shop/web", "interface"), "cali1");
+	cr_expect_str_eq(listed(&bed, "shop/web", "addresses"), "10.1.0.2, fd00:1::2");
+	cr_expect_str_eq(listed(&bed, "shop/web", "source"), "netlink");
 
 	tell(PB_KUBE_DELETE, &pod);
 	expect_hooked(&bed, ifindex, false);
@@ -304,13 +81,9 @@ Test(node, a_pod_behind_a_bridge_is_hooked_at_its_port)
 
 	/* Given a bridge with two pods in namespaces of their own, and no traffic yet */
 	bed_setup(&bed);
-	sh("ip link add cni0 type bridge && ip addr add 10.1.0.1/24 dev cni0 && ip link set cni0 "
-	   "up");
-	for (int i = 2; i <= 3; i++)
-		sh("ip netns add pod%d && ip link add port%d master cni0 type veth peer name eth0 "
-		   "netns pod%d && ip link set port%d up && ip -n pod%d addr add 10.1.0.%d/24 dev "
-		   "eth0 && ip -n pod%d link set eth0 up",
-		   i, i, i, i, i, i, i);
+	bridge();
+	bridge_pod(2);
+	bridge_pod(3);
 
 	/* When the second pod is announced, then the kernel is made to find its port */
 	pod_init(&pod, "web", "uid-1", "10.1.0.3", NULL);
@@ -482,7 +255,7 @@ Test(node, hooks_of_a_pod_that_went_while_no_agent_ran_come_off_once_all_pods_ar
 	/* When the list is in but the one pod isn't found yet, then both stay */
 	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
 	tell(PB_KUBE_PUT, &pod);
-	tell(PB_KUBE_SYNCED, NULL);
+	synced();
 	uv_run(&bed.loop, UV_RUN_NOWAIT);
 	uv_run(&bed.loop, UV_RUN_ONCE);
 	cr_expect_not_null(on(orphan));
@@ -511,13 +284,9 @@ Test(node, hooks_that_were_refused_are_tried_again)
 	bed_end(&bed);
 }
 
-static bool listed_on(void *arg)
+static bool listed_on(struct bed *bed)
 {
-	struct bed *bed = arg;
-	PB_JSON_FREE cJSON *table = pb_node_json(bed->node);
-	const cJSON *row = cJSON_GetArrayItem(cJSON_GetObjectItem(table, "items"), 0);
-
-	return strcmp(pb_json_str(row, "interface", ""), "cali1") == 0;
+	return strcmp(listed(bed, "shop/web", "interface"), "cali1") == 0;
 }
 
 Test(node, hooks_that_failed_while_they_were_attached_are_tried_again_until_they_are_on)
@@ -537,10 +306,10 @@ Test(node, hooks_that_failed_while_they_were_attached_are_tried_again_until_they
 
 	/* When that fails, then it is asked for again, and listed once it succeeded */
 	on(ifindex)->ifindex = 0;
-	pod_fn(pod_arg, ifindex, -ENOMEM, "refused by the test");
+	hooks_ended(ifindex, -ENOMEM, "refused by the test");
 	expect_hooked(&bed, ifindex, true);
 	cr_expect_not(listed_on(&bed));
-	pod_fn(pod_arg, ifindex, 0, "");
+	hooks_ended(ifindex, 0, "");
 	cr_expect(listed_on(&bed));
 	bed_end(&bed);
 }
