@@ -128,17 +128,11 @@ struct endpoint_spans {
 	struct pb_span addresses, conditions, node, zone, hints, topology;
 };
 
-static bool first_address(struct pb_decode *d, struct pb_span list, uint32_t family,
-			  union pb_addr *ret_addr)
+static bool read_slice_address(struct pb_decode *d, struct pb_span value, uint32_t family,
+			       union pb_addr *ret_addr)
 {
-	struct pb_scan scan = pb_decode_list(d, list, "endpoints.addresses");
 	struct pb_kube_addr addr;
-	struct pb_span value;
 
-	if (!pb_scan_element(&scan, &value)) {
-		pb_decode_warn(d, "endpoints: one without an address");
-		return false;
-	}
 	if (!pb_decode_addr(d, value, "endpoints.addresses", &addr))
 		return false;
 	if (addr.family != family) {
@@ -150,15 +144,38 @@ static bool first_address(struct pb_decode *d, struct pb_span list, uint32_t fam
 	return true;
 }
 
-static bool read_endpoint(struct pb_decode *d, struct endpoint_spans *s, uint32_t family,
-			  struct pb_endpoint_entry *entry)
+static bool first_address(struct pb_decode *d, struct pb_scan *addresses, uint32_t family,
+			  union pb_addr *ret_addr)
+{
+	struct pb_span value;
+
+	if (pb_scan_element(addresses, &value))
+		return read_slice_address(d, value, family, ret_addr);
+	pb_decode_warn(d, "endpoints: one without an address");
+	return false;
+}
+
+static void further_addresses(struct pb_decode *d, struct pb_scan *addresses, uint32_t family,
+			      uint32_t endpoint, struct pb_buf *further)
+{
+	struct pb_further_addr one = {.endpoint = endpoint};
+	struct pb_span value;
+
+	while (pb_scan_element(addresses, &value))
+		if (read_slice_address(d, value, family, &one.addr) &&
+		    pb_buf_append(further, &one, sizeof(one)) < 0)
+			d->arena.rc = -ENOMEM;
+}
+
+static bool read_endpoint(struct pb_decode *d, struct endpoint_spans *s, struct pb_scan *addresses,
+			  uint32_t family, struct pb_endpoint_entry *entry)
 {
 	struct pb_span host, zone;
 	const struct pb_scan_field topology[] = {{"kubernetes.io/hostname", &host},
 						 {"topology.kubernetes.io/zone", &zone}};
 
 	*entry = (struct pb_endpoint_entry){0};
-	if (!first_address(d, s->addresses, family, &entry->addr))
+	if (!first_address(d, addresses, family, &entry->addr))
 		return false;
 	if (d->v1beta1) {
 		pb_scan_fields(s->topology, topology, PB_ARRAY_LEN(topology));
@@ -177,7 +194,8 @@ static bool read_endpoint(struct pb_decode *d, struct endpoint_spans *s, uint32_
 static void fill_slice_endpoints(struct pb_decode *d, struct pb_span list,
 				 struct pb_kube_endpointslice *slice)
 {
-	struct pb_scan scan = pb_decode_list(d, list, "endpoints");
+	struct pb_scan addresses, scan = pb_decode_list(d, list, "endpoints");
+	PB_BUF_FREE struct pb_buf further = {0};
 	struct pb_endpoint_entry entry;
 	struct endpoint_spans s;
 	const struct pb_scan_field fields[] = {{"addresses", &s.addresses},
@@ -188,10 +206,20 @@ static void fill_slice_endpoints(struct pb_decode *d, struct pb_span list,
 					       {"topology", &s.topology}};
 	bool room = slice->family != 0;
 
-	while (room && pb_scan_element_fields(&scan, fields, PB_ARRAY_LEN(fields)))
-		if (read_endpoint(d, &s, slice->family, &entry))
-			room = add_entry(d, &entry, &slice->endpoints, &slice->n_endpoints);
+	while (room && pb_scan_element_fields(&scan, fields, PB_ARRAY_LEN(fields))) {
+		addresses = pb_decode_list(d, s.addresses, "endpoints.addresses");
+		if (!read_endpoint(d, &s, &addresses, slice->family, &entry))
+			continue;
+		room = add_entry(d, &entry, &slice->endpoints, &slice->n_endpoints);
+		further_addresses(d, &addresses, slice->family, slice->n_endpoints - 1, &further);
+	}
 	pb_kube_arena_slot(&d->arena, &slice->endpoints);
+	slice->further =
+		pb_kube_arena_copy(&d->arena, further.data, further.len / sizeof(*slice->further),
+				   sizeof(*slice->further), NULL);
+	if (slice->further)
+		slice->n_further = (uint32_t)(further.len / sizeof(*slice->further));
+	pb_kube_arena_slot(&d->arena, &slice->further);
 }
 
 void pb_kube_fill_endpointslice(struct pb_decode *d, struct pb_kube_meta *object)

@@ -13,8 +13,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include <cjson/cJSON.h>
-
 #include "es.h"
 
 /* How long one turn of publishing may keep the loop. */
@@ -213,9 +211,10 @@ static void not_taken(struct pb_ctx *ctx, const char *kind, int rc,
 			       kind, meta->ns, meta->name);
 }
 
-static bool too_large(const struct pb_kube_endpointslice *slice)
+static bool too_large(const struct es *es, const struct pb_kube_endpointslice *slice)
 {
-	return slice && (uint64_t)slice->n_ports * slice->n_endpoints > ES_PLACES_MAX;
+	return slice && (uint64_t)slice->n_ports * es_slice_width(slice, es->config.all_addresses) >
+				ES_PLACES_MAX;
 }
 
 static void slice_changed(struct pb_ctx *ctx, const struct pb_kube_event *event)
@@ -225,7 +224,7 @@ static void slice_changed(struct pb_ctx *ctx, const struct pb_kube_event *event)
 	const struct pb_kube_endpointslice *old = now ? event->old : event->object;
 
 	not_taken(ctx, "EndpointSlice", es_store_slice(es->store, old, now, clock_ms(ctx)), event);
-	if (too_large(now) && !too_large(old))
+	if (too_large(es, now) && !too_large(es, old))
 		ctx->host->log(ctx, PB_LOG_WARN,
 			       "EndpointSlice %s/%s: only the first %u pairs of port and endpoint "
 			       "are used: split it",
@@ -292,44 +291,6 @@ static void on_service(struct pb_ctx *ctx, void *arg, const struct pb_kube_event
 	follow(ctx);
 }
 
-/* ---- configuration ---- */
-
-static int parse_mode(struct pb_ctx *ctx, const cJSON *value, enum es_mode *ret_mode)
-{
-	const char *s = cJSON_GetStringValue(value);
-
-	if (cJSON_IsTrue(value) || (s && strcmp(s, "true") == 0))
-		*ret_mode = ES_SLICES;
-	else if (cJSON_IsFalse(value) || (s && strcmp(s, "false") == 0))
-		*ret_mode = ES_ENDPOINTS;
-	else if (s && strcmp(s, "auto") == 0)
-		*ret_mode = ES_AUTO;
-	else
-		return ctx->host->fail(ctx, -EINVAL, "enabled: must be auto, true or false");
-	return 0;
-}
-
-static int parse_config(struct pb_ctx *ctx, enum es_mode *ret_mode)
-{
-	cJSON *config = cJSON_Parse(ctx->host->config(ctx));
-	const cJSON *item;
-	int rc = 0;
-
-	*ret_mode = ES_AUTO;
-	if (!cJSON_IsObject(config))
-		rc = ctx->host->fail(ctx, -EINVAL, "the configuration must be a mapping");
-	for (item = rc == 0 ? config->child : NULL; item && rc == 0; item = item->next) {
-		if (strcmp(item->string, "enabled") == 0)
-			rc = parse_mode(ctx, item, ret_mode);
-		else
-			rc = ctx->host->fail(ctx, -EINVAL,
-					     "%s: no such key; the only one is enabled",
-					     item->string);
-	}
-	cJSON_Delete(config);
-	return rc;
-}
-
 /* ---- life ---- */
 
 static int declare(struct pb_ctx *ctx)
@@ -365,8 +326,10 @@ static int es_prepare(struct pb_ctx *ctx)
 	if (!es)
 		return -ENOMEM;
 	ctx->self = es;
-	rc = parse_config(ctx, &es->facts.mode);
+	rc = es_config_parse(ctx, &es->config);
 	if (rc == 0) {
+		es->facts.mode = es->config.mode;
+		ops.all_addresses = es->config.all_addresses;
 		ops.node = ctx->host->node_name(ctx);
 		/* Without entropy, early at boot, the clock has to do. */
 		if (getrandom(&ops.seed, sizeof(ops.seed), GRND_NONBLOCK) < 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The plugin's state, shared by endpointslice.c (events, life) and report.c (what it says).
+ * The plugin's state, shared by endpointslice.c (events, life), config.c and
+ * report.c (what it says).
  */
 #ifndef ENDPOINTSLICE_ES_H
 #define ENDPOINTSLICE_ES_H
@@ -20,8 +21,14 @@ enum es_metric {
 	ES_METRICS,
 };
 
+struct es_config {
+	enum es_mode mode;
+	bool all_addresses;
+};
+
 struct es {
 	struct es_store *store;
+	struct es_config config;
 	struct es_facts facts;
 	enum es_reason reason;
 	bool started;
@@ -38,6 +45,9 @@ struct es {
 	uint32_t metrics[ES_METRICS];
 	char api_version[32]; /* of the slices */
 };
+
+/* -EINVAL: the host has been told which key is wrong. */
+int es_config_parse(struct pb_ctx *ctx, struct es_config *ret_config);
 
 /* Declares metrics and the command. prepare() only. */
 int es_report_declare(struct pb_ctx *ctx);

@@ -43,9 +43,28 @@ bool es_port_usable(const struct pb_slice_port *port)
 	return port->port != 0 && port->protocol != 0;
 }
 
-uint32_t es_slice_places(const struct pb_kube_endpointslice *slice)
+uint32_t es_slice_width(const struct pb_kube_endpointslice *slice, bool all)
 {
-	uint64_t n = slice ? (uint64_t)slice->n_ports * slice->n_endpoints : 0;
+	return slice->n_endpoints + (all ? slice->n_further : 0);
+}
+
+const struct pb_endpoint_entry *es_slice_entry(const struct pb_kube_endpointslice *slice,
+					       uint32_t i, const union pb_addr **ret_addr)
+{
+	const struct pb_further_addr *further;
+
+	if (i < slice->n_endpoints) {
+		*ret_addr = &slice->endpoints[i].addr;
+		return &slice->endpoints[i];
+	}
+	further = &slice->further[i - slice->n_endpoints];
+	*ret_addr = &further->addr;
+	return &slice->endpoints[further->endpoint];
+}
+
+uint32_t es_slice_places(const struct pb_kube_endpointslice *slice, bool all)
+{
+	uint64_t n = slice ? (uint64_t)slice->n_ports * es_slice_width(slice, all) : 0;
 
 	return n < ES_PLACES_MAX ? (uint32_t)n : ES_PLACES_MAX;
 }
@@ -71,18 +90,28 @@ static uint32_t key_hash(const struct es_index *ix, const struct es_key *key)
 	return (uint32_t)mix(mix(h ^ words[0]) ^ words[1]);
 }
 
-/* False when nothing is published of the place. */
-static bool key_at(const struct es_index *ix, const struct pb_kube_endpointslice *slice,
-		   uint32_t place, struct es_key *ret_key)
+/* What is at the place, without its hash; returns its state. */
+static uint8_t read_place(const struct es_index *ix, const struct pb_kube_endpointslice *slice,
+			  uint32_t place, struct es_key *ret_key)
 {
-	const struct pb_slice_port *port = &slice->ports[place / slice->n_endpoints];
-	const struct pb_endpoint_entry *e = &slice->endpoints[place % slice->n_endpoints];
+	uint32_t width = es_slice_width(slice, ix->all);
+	const struct pb_endpoint_entry *e = es_slice_entry(slice, place % width, &ret_key->addr);
 
-	if (!es_port_usable(port) || es_state(e->conditions) == 0)
-		return false;
-	*ret_key = (struct es_key){.port = port, .addr = &e->addr, .family = slice->family};
+	ret_key->port = &slice->ports[place / width];
+	ret_key->family = slice->family;
+	return es_state(e->conditions);
+}
+
+/* The key of the place and its state; 0 when nothing is published of it. */
+static uint8_t key_at(const struct es_index *ix, const struct pb_kube_endpointslice *slice,
+		      uint32_t place, struct es_key *ret_key)
+{
+	uint8_t state = read_place(ix, slice, place, ret_key);
+
+	if (state == 0 || !es_port_usable(ret_key->port))
+		return 0;
 	ret_key->hash = key_hash(ix, ret_key);
-	return true;
+	return state;
 }
 
 static bool is_old(const struct es_index *ix, const struct es_index_slot *slot)
@@ -101,23 +130,20 @@ static const struct pb_kube_endpointslice *slice_of(const struct es_index *ix,
 static bool holds(const struct es_index *ix, const struct es_index_slot *slot,
 		  const struct es_key *key)
 {
-	const struct pb_kube_endpointslice *slice = slice_of(ix, slot);
-	uint32_t place = slot->place & ~TURN_BIT;
-	const struct pb_slice_port *port = &slice->ports[place / slice->n_endpoints];
-	const struct pb_endpoint_entry *e = &slice->endpoints[place % slice->n_endpoints];
+	struct es_key has;
 
-	return slice->family == key->family && port->port == key->port->port &&
-	       port->protocol == key->port->protocol &&
-	       memcmp(&e->addr, key->addr, sizeof(e->addr)) == 0 &&
-	       strcmp(port->name, key->port->name) == 0;
+	read_place(ix, slice_of(ix, slot), slot->place & ~TURN_BIT, &has);
+	return has.family == key->family && has.port->port == key->port->port &&
+	       has.port->protocol == key->port->protocol &&
+	       memcmp(has.addr, key->addr, sizeof(*key->addr)) == 0 &&
+	       strcmp(has.port->name, key->port->name) == 0;
 }
 
 static uint8_t slot_state(const struct es_index *ix, uint32_t i)
 {
-	const struct pb_kube_endpointslice *slice = slice_of(ix, &ix->slots[i]);
-	uint32_t place = ix->slots[i].place & ~TURN_BIT;
+	struct es_key key;
 
-	return es_state(slice->endpoints[place % slice->n_endpoints].conditions);
+	return read_place(ix, slice_of(ix, &ix->slots[i]), ix->slots[i].place & ~TURN_BIT, &key);
 }
 
 /* Whether the backend belongs to slot a's slice rather than to slot b's. */
@@ -262,9 +288,10 @@ static void enter(struct es_index *ix, uint32_t number, uint32_t place)
 	struct es_index_slot slot = {.slice = number + 1, .place = place | s->turn};
 	struct es_holders h;
 	struct es_key key;
+	uint8_t state = key_at(ix, s->now, place, &key);
 	bool owned;
 
-	if (!key_at(ix, s->now, place, &key))
+	if (state == 0)
 		return;
 	h = look(ix, &key, number);
 	owned = owns(ix, &h);
@@ -272,9 +299,7 @@ static void enter(struct es_index *ix, uint32_t number, uint32_t place)
 	if (h.mine == NONE) {
 		h.mine = insert(ix, slot);
 		ix->doubles += h.other != NONE;
-	} else if (is_old(ix, &ix->slots[h.mine]) ||
-		   es_state(s->now->endpoints[place % s->now->n_endpoints].conditions) <
-			   slot_state(ix, h.mine)) {
+	} else if (is_old(ix, &ix->slots[h.mine]) || state < slot_state(ix, h.mine)) {
 		ix->slots[h.mine] = slot;
 	}
 	if (h.other != NONE && owned != owns(ix, &h))
@@ -286,7 +311,7 @@ static void leave(struct es_index *ix, uint32_t number, uint32_t place)
 	struct es_holders h;
 	struct es_key key;
 
-	if (!key_at(ix, ix->slices[number].old, place, &key))
+	if (key_at(ix, ix->slices[number].old, place, &key) == 0)
 		return;
 	h = look(ix, &key, number);
 	if (h.mine == NONE || !is_old(ix, &ix->slots[h.mine]))
@@ -302,14 +327,14 @@ static void leave(struct es_index *ix, uint32_t number, uint32_t place)
 int es_index_put(struct es_index *ix, uint32_t number, const struct pb_kube_endpointslice *now)
 {
 	struct es_indexed *s = &ix->slices[number];
-	int rc = reserve(ix, es_slice_places(now));
+	int rc = reserve(ix, es_slice_places(now, ix->all));
 
 	s->old = s->now;
 	s->now = rc < 0 ? NULL : now;
 	s->turn ^= TURN_BIT;
-	for (uint32_t i = 0, n = es_slice_places(s->now); i < n; i++)
+	for (uint32_t i = 0, n = es_slice_places(s->now, ix->all); i < n; i++)
 		enter(ix, number, i);
-	for (uint32_t i = 0, n = es_slice_places(s->old); i < n; i++)
+	for (uint32_t i = 0, n = es_slice_places(s->old, ix->all); i < n; i++)
 		leave(ix, number, i);
 	s->old = NULL;
 	if (!s->now) {
@@ -320,13 +345,13 @@ int es_index_put(struct es_index *ix, uint32_t number, const struct pb_kube_endp
 	return rc;
 }
 
-bool es_index_owns(struct es_index *ix, uint32_t number, uint32_t port, uint32_t endpoint)
+bool es_index_owns(struct es_index *ix, uint32_t number, uint32_t port, uint32_t i)
 {
 	const struct pb_kube_endpointslice *now = ix->slices[number].now;
 	struct es_holders h;
 	struct es_key key;
 
-	if (!now || !key_at(ix, now, port * now->n_endpoints + endpoint, &key))
+	if (!now || key_at(ix, now, port * es_slice_width(now, ix->all) + i, &key) == 0)
 		return false;
 	h = look(ix, &key, number);
 	return owns(ix, &h);

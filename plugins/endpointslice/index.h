@@ -23,7 +23,7 @@
 struct es_index_slot {
 	uint32_t hash;
 	uint32_t slice; /* its number plus one; 0: the slot is free */
-	uint32_t place; /* port * n_endpoints + endpoint; top bit as in es_indexed.turn */
+	uint32_t place; /* port * width + number in it; top bit as in es_indexed.turn */
 };
 
 struct es_indexed {
@@ -43,8 +43,9 @@ struct es_index {
 	uint32_t used;
 	uint32_t n_slices;
 	uint32_t cap_slices;
-	uint32_t free_slice;			/* a free number plus one; 0: none */
-	uint32_t doubles;			/* slots beyond the first of the same backend */
+	uint32_t free_slice; /* a free number plus one; 0: none */
+	bool all;	     /* every address of an endpoint counts, not only the first */
+	uint32_t doubles;    /* slots beyond the first of the same backend */
 	void (*changed)(void *arg, void *part); /* the part gains or loses a backend */
 	void *arg;
 };
@@ -57,8 +58,8 @@ int es_index_join(struct es_index *ix, void *part, uint32_t *ret_number);
  * as with NULL.
  */
 int es_index_put(struct es_index *ix, uint32_t number, const struct pb_kube_endpointslice *now);
-/* Whether the backend at this place belongs to this slice. */
-bool es_index_owns(struct es_index *ix, uint32_t number, uint32_t port, uint32_t endpoint);
+/* Whether the backend at this place belongs to this slice; `i` as in es_slice_entry(). */
+bool es_index_owns(struct es_index *ix, uint32_t number, uint32_t port, uint32_t i);
 size_t es_index_bytes(const struct es_index *ix);
 void es_index_free(struct es_index *ix);
 
@@ -66,7 +67,12 @@ void es_index_free(struct es_index *ix);
 uint8_t es_state(uint32_t conditions);
 /* A port without number stands for all ports, one without protocol for a foreign one. */
 bool es_port_usable(const struct pb_slice_port *port);
-/* How many (port, endpoint) pairs of the slice count. */
-uint32_t es_slice_places(const struct pb_kube_endpointslice *slice);
+/* How many addresses of the slice count: the first of each endpoint, or all. */
+uint32_t es_slice_width(const struct pb_kube_endpointslice *slice, bool all);
+/* Address i of them, and whose it is. */
+const struct pb_endpoint_entry *es_slice_entry(const struct pb_kube_endpointslice *slice,
+					       uint32_t i, const union pb_addr **ret_addr);
+/* How many pairs of port and address of the slice count. */
+uint32_t es_slice_places(const struct pb_kube_endpointslice *slice, bool all);
 
 #endif

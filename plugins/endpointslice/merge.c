@@ -105,8 +105,8 @@ static uint32_t put_string(struct es_merge *m, const char *s)
 	return m->table[i].offset;
 }
 
-static void put(struct es_merge *m, const struct pb_endpoint_entry *e, uint32_t family,
-		const struct pb_slice_port *port, uint32_t port_name)
+static void put(struct es_merge *m, const struct pb_endpoint_entry *e, const union pb_addr *addr,
+		uint32_t family, const struct pb_slice_port *port, uint32_t port_name)
 {
 	uint8_t state = es_state(e->conditions);
 	struct pb_backend *b;
@@ -120,7 +120,7 @@ static void put(struct es_merge *m, const struct pb_endpoint_entry *e, uint32_t 
 		return;
 	b = &header(m)->backend[m->n++];
 	memset(b, 0, sizeof(*b));
-	b->addr = e->addr;
+	b->addr = *addr;
 	b->port = port->port;
 	b->family = (uint8_t)family;
 	b->protocol = port->protocol;
@@ -138,19 +138,22 @@ static void put(struct es_merge *m, const struct pb_endpoint_entry *e, uint32_t 
 void es_merge_slice(struct es_merge *m, const struct pb_kube_endpointslice *slice,
 		    struct es_index *ix, uint32_t number)
 {
-	uint32_t left = es_slice_places(slice);
+	uint32_t width = es_slice_width(slice, m->all);
+	uint32_t left = es_slice_places(slice, m->all);
 
 	for (uint32_t p = 0; p < slice->n_ports && left > 0; p++) {
-		uint32_t n = slice->n_endpoints < left ? slice->n_endpoints : left;
-		uint32_t name;
+		const struct pb_slice_port *port = &slice->ports[p];
+		uint32_t n = width < left ? width : left;
+		uint32_t name = put_string(m, port->name);
 
 		left -= n;
-		if (!es_port_usable(&slice->ports[p]))
-			continue;
-		name = put_string(m, slice->ports[p].name);
-		for (uint32_t i = 0; i < n; i++)
+		for (uint32_t i = 0; i < n && es_port_usable(port); i++) {
+			const union pb_addr *addr;
+			const struct pb_endpoint_entry *e = es_slice_entry(slice, i, &addr);
+
 			if (!ix || es_index_owns(ix, number, p, i))
-				put(m, &slice->endpoints[i], slice->family, &slice->ports[p], name);
+				put(m, e, addr, slice->family, port, name);
+		}
 	}
 }
 
@@ -170,7 +173,8 @@ static uint32_t put_subset_port(struct es_merge *m, const struct pb_endpoints_su
 	uint32_t name = put_string(m, port->name);
 
 	for (uint32_t i = 0; i < n && es_port_usable(port); i++)
-		put(m, &subset->endpoints[i], subset->families[i], port, name);
+		put(m, &subset->endpoints[i], &subset->endpoints[i].addr, subset->families[i], port,
+		    name);
 	return left - n;
 }
 

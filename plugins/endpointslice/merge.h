@@ -21,6 +21,7 @@
 /* Scratch memory, kept over many merges. Zero it before the first. */
 struct es_merge {
 	const char *node; /* this node, for PB_BACKEND_LOCAL; interned or not */
+	bool all;	  /* every address of an endpoint counts */
 	char *value;	  /* struct pb_backends, its array and, once finished, the strings */
 	size_t value_cap;
 	uint32_t n;

@@ -138,7 +138,7 @@ const char *es_reason_text(enum es_reason reason)
 		[ES_WHY_WAITING] = "a first list is not complete",
 		[ES_WHY_CONFIGURED] = "configured",
 		[ES_WHY_SERVED] = "the cluster makes EndpointSlices",
-		[ES_WHY_NO_MIRROR] = "v1beta1 does not mirror Endpoints made by hand",
+		[ES_WHY_NO_MIRROR] = "v1beta1 may be without mirroring of Endpoints",
 		[ES_WHY_MANIFESTS] = "the source has whatever was written",
 		[ES_WHY_NO_SLICES] = "the source has no EndpointSlices, or may not list them",
 		[ES_WHY_NO_MAKER] = "default/kubernetes has Endpoints and no EndpointSlice: the "

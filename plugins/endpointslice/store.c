@@ -20,6 +20,7 @@ struct es_store *es_store_new(const struct es_store_ops *ops)
 		return NULL;
 	s->ops = *ops;
 	s->merge.node = ops->node;
+	s->merge.all = ops->all_addresses;
 	return s;
 }
 
@@ -213,14 +214,15 @@ static bool slice_counts(const struct pb_kube_endpointslice *slice)
 	return slice && slice->service[0] && (slice->family == 4 || slice->family == 6);
 }
 
-static uint32_t count_usable(const struct pb_kube_endpointslice *slice)
+static uint32_t count_usable(const struct pb_kube_endpointslice *slice, bool all)
 {
 	uint32_t ports = 0, endpoints = 0;
 
 	for (uint32_t i = 0; slice && i < slice->n_ports; i++)
 		ports += es_port_usable(&slice->ports[i]);
-	for (uint32_t i = 0; slice && i < slice->n_endpoints; i++) {
-		uint8_t state = es_state(slice->endpoints[i].conditions);
+	for (uint32_t i = 0; slice && i < es_slice_width(slice, all); i++) {
+		const union pb_addr *addr;
+		uint8_t state = es_state(es_slice_entry(slice, i, &addr)->conditions);
 
 		endpoints += state == PB_BACKEND_ACTIVE || state == PB_BACKEND_TERMINATING;
 	}
@@ -259,6 +261,7 @@ static int index_make(struct es_store *s, struct es_service *svc)
 	if (!svc->index)
 		return -ENOMEM;
 	*svc->index = (struct es_index){.seed = s->ops.seed,
+					.all = s->ops.all_addresses,
 					.work = &s->counts.work,
 					.changed = on_index_change};
 	DL_FOREACH (svc->parts, part) {
@@ -289,7 +292,7 @@ static int set_slice(struct es_store *s, struct es_part *part,
 	svc->n_slices += (slice != NULL) - (part->slice != NULL);
 	svc->slices_usable -= part->slice_usable;
 	part->slice = slice;
-	part->slice_usable = count_usable(slice);
+	part->slice_usable = count_usable(slice, s->ops.all_addresses);
 	svc->slices_usable += part->slice_usable;
 	es_part_dirty(part);
 	if (svc->n_slices <= 1)

@@ -40,7 +40,8 @@ struct es_store_ops {
 	void (*truncated)(void *arg, const char *key);
 	void *arg;
 	const char *node;
-	uint64_t seed; /* not to be guessed by those who write slices */
+	bool all_addresses; /* of an endpoint count, not only the first */
+	uint64_t seed;	    /* not to be guessed by those who write slices */
 };
 
 /* NULL without memory. The strings of `ops` are borrowed. Nothing is published before open. */

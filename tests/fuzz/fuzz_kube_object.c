@@ -107,6 +107,8 @@ static void read_object(const struct pb_kube_meta *meta)
 		read_text(slice->service);
 		read_ports(slice->ports, slice->n_ports);
 		read_entries(slice->endpoints, slice->n_endpoints);
+		for (uint32_t i = 0; i < slice->n_further; i++)
+			read_text(slice->endpoints[slice->further[i].endpoint].node);
 		break;
 	case PB_KUBE_ENDPOINTS:
 		read_endpoints((const void *)meta);

@@ -144,13 +144,20 @@ Test(kube_decode, E29_E30_the_first_address_counts_and_none_is_left_out)
 {
 	unsigned warns;
 	struct pb_kube_meta *meta =
-		decode(SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.1\",\"10.0.0.2\"]},"
-			     "{\"addresses\":[]},{}]"),
+		decode(SLICE("\"endpoints\":[{\"addresses\":[]},{\"addresses\":[\"10.0.0.9\"]},"
+			     "{\"addresses\":[\"10.0.0.1\",\"10.0.0.2\",\"x\",\"10.0.0.3\"]},{}]"),
 		       &warns);
+	const struct pb_kube_endpointslice *slice = slice_of(meta);
 
-	cr_assert_eq(slice_of(meta)->n_endpoints, 1);
-	cr_assert(is_v4(&slice_of(meta)->endpoints[0].addr, "10.0.0.1"));
-	cr_assert_eq(warns, 2);
+	cr_assert_eq(slice->n_endpoints, 2);
+	cr_assert(is_v4(&slice->endpoints[1].addr, "10.0.0.1"));
+	/* The others are kept beside, for who wants them. */
+	cr_assert_eq(slice->n_further, 2);
+	cr_assert(is_v4(&slice->further[0].addr, "10.0.0.2"));
+	cr_assert(is_v4(&slice->further[1].addr, "10.0.0.3"));
+	cr_assert_eq(slice->further[0].endpoint, 1);
+	cr_assert_eq(slice->further[1].endpoint, 1);
+	cr_assert_eq(warns, 3);
 	pb_kube_object_free(meta);
 }
 

@@ -476,6 +476,40 @@ Test(plugin, E12_an_ipv6_slice_on_a_node_without_ipv6_is_nothing_to_talk_about)
 	cr_assert_str_eq(pb_fake_log(fake), "");
 }
 
+static const struct {
+	const char *config;
+	uint32_t n;
+} address_cases[] = {{"{}", 2}, {"{\"addresses\":\"first\"}", 2}, {"{\"addresses\":\"all\"}", 4}};
+
+Test(plugin, E30_the_first_address_of_an_endpoint_or_all_of_them)
+{
+	static const struct pb_further_addr further[] = {{.addr = {.bytes = {10, 0, 0, 3}},
+							  .endpoint = 0},
+							 {.addr = {.bytes = {10, 0, 0, 4}},
+							  .endpoint = 1}};
+	struct pb_kube_endpointslice s = slice("ns", "web", 2);
+	struct pb_kube_endpointslice other = slice("ns", "web", 1);
+
+	s.further = further;
+	s.n_further = 2;
+	other.meta.name = "other";
+	for (size_t i = 0; i < sizeof(address_cases) / sizeof(address_cases[0]); i++) {
+		const struct pb_backends *v;
+
+		start(address_cases[i].config);
+		put(&s);
+		put(&other); /* a second slice, so that the index of doubles sees them too */
+		synced();
+		cr_expect_eq(published("ns/web"), address_cases[i].n, "%s",
+			     address_cases[i].config);
+		v = pb_fake_topic_get(fake, PB_TOPIC_BACKENDS, "ns/web/web", NULL);
+		/* A further address shares the node and the conditions of its endpoint. */
+		if (address_cases[i].n == 4)
+			cr_expect(v && v->n == 3 && v->backend[1].flags & PB_BACKEND_LOCAL);
+		teardown();
+	}
+}
+
 Test(plugin, E38_a_name_that_makes_no_key_is_warned_of_once)
 {
 	struct pb_kube_endpointslice one = slice("ns", "web/x", 1);
@@ -544,5 +578,9 @@ Test(plugin, a_wrong_configuration_is_refused_with_its_key)
 	cr_assert_str_eq(pb_fake_failure(fake), "enabled: must be auto, true or false");
 	pb_fake_config(fake, "{\"enable\":true}");
 	cr_assert_eq(pb_fake_load(fake), -EINVAL);
-	cr_assert_str_eq(pb_fake_failure(fake), "enable: no such key; the only one is enabled");
+	cr_assert_str_eq(pb_fake_failure(fake),
+			 "enable: no such key; there are enabled and addresses");
+	pb_fake_config(fake, "{\"addresses\":2}");
+	cr_assert_eq(pb_fake_load(fake), -EINVAL);
+	cr_assert_str_eq(pb_fake_failure(fake), "addresses: must be first or all");
 }

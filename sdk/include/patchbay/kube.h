@@ -111,8 +111,8 @@ struct pb_slice_port {
 };
 
 /*
- * One endpoint: its first address only, as kube-proxy does. Strings are interned: equal strings
- * of all objects have equal pointers. `hints` is a comma separated list of zones.
+ * One endpoint with its first address, the one that kube-proxy uses. Strings are interned: equal
+ * strings of all objects have equal pointers. `hints` is a comma separated list of zones.
  */
 struct pb_endpoint_entry {
 	union pb_addr addr;
@@ -123,7 +123,17 @@ struct pb_endpoint_entry {
 	uint32_t reserved;
 };
 
-/* An EndpointSlice of v1 or v1beta1. `service` is the label kubernetes.io/service-name. */
+/* Another address of endpoints[endpoint], after its first. */
+struct pb_further_addr {
+	union pb_addr addr;
+	uint32_t endpoint;
+	uint32_t reserved;
+};
+
+/*
+ * An EndpointSlice of v1 or v1beta1. `service` is the label kubernetes.io/service-name. Since
+ * ABI 1.1: `further`, in the order of the endpoints; nearly always there is none.
+ */
 struct pb_kube_endpointslice {
 	struct pb_kube_meta meta;
 	const char *service;
@@ -133,6 +143,9 @@ struct pb_kube_endpointslice {
 	uint32_t reserved;
 	const struct pb_slice_port *ports;
 	const struct pb_endpoint_entry *endpoints;
+	const struct pb_further_addr *further;
+	uint32_t n_further;
+	uint32_t reserved2;
 };
 
 /* A subset of a v1 Endpoints: every address with every port. */

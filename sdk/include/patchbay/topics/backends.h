@@ -7,11 +7,11 @@
  * - parts, key "NAMESPACE/NAME/PART": struct pb_backends. PART is the name of an EndpointSlice, or
  *   "endpoints" when the Service is read from an Endpoints object.
  * The backends of a Service are those of all its parts; no (family, protocol, port name, address,
- * port) is in two of them. A change costs in proportion to the parts that changed, not to the
- * Service. Parts that change together are published (and withdrawn) together, the ones that gain
- * before the ones that lose, and the head last: a subscriber that takes parts in as they come and
- * acts on the head never sees half of a change, because records reach it in the order of their
- * last publication.
+ * port) is in two of them, and a part without backends isn't published. A change costs in
+ * proportion to the parts that changed, not to the Service. Parts that change together are
+ * published (and withdrawn) together, the ones that gain before the ones that lose, and the head
+ * last: a subscriber that takes parts in as they come and acts on the head never sees half of a
+ * change, because records reach it in the order of their last publication.
  *
  * A Service whose last endpoint is gone keeps a head with n_backends = 0; a withdrawn head means
  * that nothing is known of it. SYNCED follows once every object of the first list has been merged.
@@ -32,7 +32,7 @@
 struct pb_backends_head {
 	uint32_t size; /* of this structure */
 	uint32_t flags;
-	uint64_t revision; /* another one with every change of the Service's parts */
+	uint64_t revision; /* follows from the parts: another one when any of them changes */
 	uint32_t n_parts;
 	uint32_t n_backends;
 	uint32_t n_usable; /* of them: active, or terminating and still serving */
