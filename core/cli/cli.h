@@ -77,6 +77,9 @@ int cli_plugin_new(struct cli *cli, const char *const *args, size_t n_args);
 /* Load, unload, reload: when the agent restarts on the way, says what became of it. */
 int cli_plugin_change(struct cli *cli, const char *const *args, size_t n_args);
 
+/* pages.c: a list of the agent, all its pages; the two words of the command come first. */
+int cli_pages(struct cli *cli, const char *const *args, size_t n_args);
+
 /* completion.c; NULL for a shell that isn't known. */
 char *cli_completion_script(const char *shell, const cJSON *table);
 

@@ -9,6 +9,8 @@
 #define STEP_PODS 16
 #define STEP_ENTRIES 64
 #define TICK_MS 1000
+/* Between two looks at the pods without a number, when none became free: looking costs a turn. */
+#define STARVED_TICKS 30
 
 /* ---- work in slices ---- */
 
@@ -131,8 +133,10 @@ static void on_timer(uv_timer_t *timer)
 	uint64_t next = pb_idents_expire(peers->idents, STEP_ENTRIES, &freed);
 	bool retry = pb_ipcache_retry(peers->ipcache, STEP_ENTRIES);
 
-	if (freed && peers->n_starved)
+	if (peers->n_starved && (freed || ++peers->starved_ticks >= STARVED_TICKS)) {
+		peers->starved_ticks = 0;
 		peers_queue_all(peers);
+	}
 	if (peers->ranges_at && pb_now_ns() >= peers->ranges_at) {
 		peers->ranges_at = 0;
 		peers->ranges_due = true;
@@ -141,7 +145,7 @@ static void on_timer(uv_timer_t *timer)
 	peers_check_room(peers);
 	if (next == 0 || retry)
 		uv_timer_start(&peers->timer, on_timer, 1, 0);
-	else if (next != UINT64_MAX || peers->full || peers->ranges_at)
+	else if (next != UINT64_MAX || peers->full || peers->ranges_at || peers->n_starved)
 		peers_arm(peers);
 }
 

@@ -173,6 +173,8 @@ static void note_starved(struct pb_peers *peers, struct peer_pod *pod, int rc)
 
 	peers->n_starved += (uint32_t)starved - (uint32_t)pod->starved;
 	pod->starved = starved;
+	if (starved)
+		peers_arm(peers);
 	if (before == 0 && starved)
 		pb_error("node",
 			 "pod %s: no identity: %s; it counts as \"init\" until a number is free; "

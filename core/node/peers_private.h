@@ -128,6 +128,7 @@ struct pb_peers {
 	uint64_t ranges_at; /* when its ranges go; 0: they have, or not yet known */
 	bool ranges_due;
 	uint32_t n_pods, n_nodes, n_starved;
+	unsigned starved_ticks;
 	bool full; /* the ipcache had no room, and that was said */
 
 	pb_peers_fn listener;
