@@ -186,6 +186,7 @@ void pb_object_commit(struct pb_dp_object *o)
 		if (!o->maps[i].reg)
 			continue;
 		pb_reg_commit(o->maps[i].reg);
+		pb_reg_live(o->maps[i].reg);
 		pb_reg_set_flags(o->dp, o->maps[i].reg, o->maps[i].opts.flags);
 	}
 }

@@ -349,9 +349,30 @@ struct pb_reg_map *pb_reg_ref(struct pb_dp *dp, struct pb_reg_map *map)
 	return map;
 }
 
+/* With dp->lock held. Whether a map of the same name and another schema is the one in use. */
+static bool reg_superseded(const struct pb_reg_map *map)
+{
+	for (const struct pb_reg_map *at = map->dp->maps; at; at = at->next)
+		if (at->live && at->refs > 0 && at->schema != map->schema &&
+		    strcmp(at->name, map->name) == 0 && strcmp(at->plugin, map->plugin) == 0)
+			return true;
+	return false;
+}
+
+/* With dp->lock held. */
+static void reg_unlink(struct pb_reg_map *map)
+{
+	for (struct pb_reg_map **p = &map->dp->maps; *p; p = &(*p)->next)
+		if (*p == map) {
+			*p = map->next;
+			break;
+		}
+}
+
 struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map)
 {
 	struct pb_reg_map *small;
+	bool superseded;
 	bool gone;
 
 	if (!map)
@@ -359,13 +380,11 @@ struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map)
 	uv_mutex_lock(&dp->lock);
 	map->refs--;
 	/* A pinned map that was once live stays known: it is there, and reports show it. */
-	gone = map->refs == 0 && (!map->pin || map->fresh || map->outgrown);
-	for (struct pb_reg_map **p = &dp->maps; gone && *p; p = &(*p)->next)
-		if (*p == map) {
-			*p = map->next;
-			break;
-		}
-	if (gone && map->pin && map->fresh)
+	superseded = map->refs == 0 && map->pin && !map->outgrown && reg_superseded(map);
+	gone = map->refs == 0 && (!map->pin || map->fresh || map->outgrown || superseded);
+	if (gone)
+		reg_unlink(map);
+	if (gone && map->pin && (map->fresh || superseded))
 		unlink(pin_now(map));
 	uv_mutex_unlock(&dp->lock);
 	if (!gone)
@@ -427,6 +446,40 @@ void pb_reg_commit(struct pb_reg_map *map)
 	atomic_store(&map->fresh, false);
 	uv_mutex_unlock(&map->dp->lock);
 	pb_reg_put(map->dp, small);
+}
+
+/* With dp->lock held. A pin of another schema that this process never opened. */
+static void remove_unknown(struct pb_reg_map *map, uint32_t schema)
+{
+	const struct pb_reg_key key = {.plugin = map->plugin, .name = map->name, .schema = schema};
+	PB_FREE char *pin = reg_pin_path(map->dp, &key);
+
+	for (const struct pb_reg_map *at = map->dp->maps; pin && at; at = at->next)
+		if (at->pin && strcmp(at->pin, pin) == 0)
+			return;
+	if (pin)
+		unlink(pin);
+}
+
+void pb_reg_live(struct pb_reg_map *map)
+{
+	struct pb_reg_map *other, *dead = NULL;
+
+	if (!map->pin)
+		return;
+	uv_mutex_lock(&map->dp->lock);
+	if (!map->live)
+		for (uint32_t schema = 1; schema < map->schema; schema++)
+			remove_unknown(map, schema);
+	map->live = true;
+	/* One that nobody holds has no last reference that could be dropped. */
+	for (other = map->dp->maps; other && !dead; other = other->next)
+		if (other->pin && other->refs == 0 && !other->outgrown && reg_superseded(other))
+			dead = other;
+	if (dead)
+		dead->refs++;
+	uv_mutex_unlock(&map->dp->lock);
+	pb_reg_put(map->dp, dead);
 }
 
 void pb_reg_set_flags(struct pb_dp *dp, struct pb_reg_map *map, uint32_t flags)

@@ -32,6 +32,7 @@ struct pb_reg_map {
 	unsigned refs;
 	bool adopted;	   /* the pin is older than this process */
 	bool outgrown;	   /* the pin belongs to a larger map now */
+	bool live;	   /* programs of a live chain use it, or did */
 	atomic_bool fresh; /* made for a generation that isn't live yet */
 	void *memory;	   /* of an array that can be mapped, once somebody asked */
 	size_t memory_len;
@@ -88,6 +89,11 @@ struct pb_reg_map *pb_reg_put(struct pb_dp *dp, struct pb_reg_map *map);
 int pb_reg_memory(struct pb_reg_map *map, void **ret_memory, size_t *ret_len);
 /* The map is in use: its pin stays. Any thread. */
 void pb_reg_commit(struct pb_reg_map *map);
+/*
+ * Programs of a live chain use it. Pins of the same name with another schema go, each once nobody
+ * holds its map: what such a map says is of the past, and whoever came back to it would act on it.
+ */
+void pb_reg_live(struct pb_reg_map *map);
 void pb_reg_set_flags(struct pb_dp *dp, struct pb_reg_map *map, uint32_t flags);
 /* Closes every fd; pins stay, except those of maps that never went live. */
 void pb_reg_close_all(struct pb_dp *dp);

@@ -118,10 +118,40 @@ Test(registry, a_changed_layout_with_a_new_schema_gets_a_map_of_its_own)
 	go_live(was);
 	cr_assert_eq(prepare("p", elf, len, &opts, &now), 0, "%s", sandbox.err.text);
 	go_live(now);
+	/* then: the old one's pin stays as long as somebody has its map */
 	cr_expect(pinned("plugins/p/flows_v1"));
 	cr_expect(pinned("plugins/p/flows_v2"));
-	pb_dp_object_free(now);
 	pb_dp_object_free(was);
+	cr_expect_not(pinned("plugins/p/flows_v1"));
+	cr_expect(pinned("plugins/p/flows_v2"));
+	pb_dp_object_free(now);
+	cr_expect(pinned("plugins/p/flows_v2"));
+}
+
+Test(registry, a_pin_of_an_older_schema_goes_with_the_first_generation_of_the_newer_one)
+{
+	const struct pb_map_opts opts = {.size = sizeof(opts), .name = "flows", .schema = 2};
+	struct pb_dp_object *was, *now = NULL;
+	size_t len;
+	const void *elf = layout_swapped_bpf__elf_bytes(&len);
+
+	/* given: the pin that an earlier agent left */
+	sandbox_open();
+	was = first("p", NULL);
+	go_live(was);
+	pb_dp_object_free(was);
+	sandbox_close();
+	sandbox_open();
+	cr_assert(pinned("plugins/p/flows_v1"));
+	/* when: a generation is tried, and one goes live */
+	cr_assert_eq(prepare("p", elf, len, &opts, &now), 0, "%s", sandbox.err.text);
+	pb_dp_object_free(now);
+	cr_expect(pinned("plugins/p/flows_v1"));
+	cr_assert_eq(prepare("p", elf, len, &opts, &now), 0, "%s", sandbox.err.text);
+	go_live(now);
+	cr_expect_not(pinned("plugins/p/flows_v1"));
+	cr_expect(pinned("plugins/p/flows_v2"));
+	pb_dp_object_free(now);
 }
 
 Test(registry, a_layout_that_was_only_tried_does_not_stand_in_the_way_of_its_correction)
