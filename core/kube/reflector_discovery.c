@@ -83,6 +83,31 @@ static void discovery_next(struct pb_reflector *r)
 		reflector_wait(r, r->timing.absent_ms);
 }
 
+static void discovery_path(const struct pb_reflector *r, size_t version, char *buf, size_t size)
+{
+	snprintf(buf, size, "/apis/%s/%s", r->resource->group, r->resource->versions[version]);
+}
+
+/* Discovery is no resource: a role names its path. */
+static void discovery_refused(struct pb_reflector *r, const struct pb_api_answer *answer)
+{
+	char path[256], text[1400];
+
+	discovery_path(r, r->candidate, path, sizeof(path));
+	r->candidate = 0;
+	if (r->found) {
+		discovery_keeps(r);
+	} else if (answer->http.rc == 0 && answer->http.status == 403) {
+		snprintf(text, sizeof(text),
+			 "forbidden: the agent's role lacks verb \"get\" on nonResourceURL "
+			 "\"%s\" (%s)",
+			 path, answer->text);
+		reflector_retry(r, answer->http.retry_after, text);
+	} else {
+		reflector_refused(r, answer, "get");
+	}
+}
+
 static void on_discovery_done(void *arg, const struct pb_api_answer *answer)
 {
 	struct pb_reflector *r = arg;
@@ -94,11 +119,7 @@ static void on_discovery_done(void *arg, const struct pb_api_answer *answer)
 		return;
 	}
 	if (answer->http.rc < 0 || answer->http.status != 200) {
-		r->candidate = 0;
-		if (r->found)
-			discovery_keeps(r);
-		else
-			reflector_refused(r, answer, "get");
+		discovery_refused(r, answer);
 		return;
 	}
 	has = discovery_has(r);
@@ -131,7 +152,6 @@ int reflector_discover(struct pb_reflector *r)
 	r->state = REFLECTOR_DISCOVERING;
 	if (!r->told_absent && !r->found)
 		reflector_state(r, r->failures == 0, "discovering");
-	snprintf(path, sizeof(path), "/apis/%s/%s", r->resource->group,
-		 r->resource->versions[r->candidate]);
+	discovery_path(r, r->candidate, path, sizeof(path));
 	return pb_api_get(r->client, path, PB_API_QUICK, &calls, r, &r->call);
 }

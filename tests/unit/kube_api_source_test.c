@@ -175,6 +175,21 @@ Test(kube_api_source, a_forbidden_list_names_verb_and_resource_and_counts_as_abs
 	bench_close(&b);
 }
 
+Test(kube_api_source, a_forbidden_discovery_names_its_path)
+{
+	struct bench b;
+
+	bench_open(&b);
+	fake_api_fail(b.api, "/apis/discovery.k8s.io/v1", 1, 403, "", "{\"message\":\"no\"}");
+	bench_start(&b, NULL, SLICE);
+	WAIT(&b, bench_says(&b, SLICE,
+			    "lacks verb \"get\" on nonResourceURL \"/apis/discovery.k8s.io/v1\" "
+			    "(403: no)"));
+	WAIT(&b, fake_api_watches(b.api) == 1);
+	cr_assert_eq(b.sink.absent[SLICE], 0);
+	bench_close(&b);
+}
+
 Test(kube_api_source, a_forbidden_watch_names_its_verb_and_services_are_never_absent)
 {
 	struct bench b;
