@@ -54,6 +54,14 @@ static int put_process(const struct pb_agent_metrics *m, struct pb_buf *out)
 		 "Commands that came over the control socket.", m->control_requests},
 		{"patchbay_local_endpoints", PB_PROM_GAUGE, "Pods of this node with an endpoint.",
 		 m->endpoints},
+		{"patchbay_identities", PB_PROM_GAUGE, "Identities of pods in use.",
+		 m->peers.identities},
+		{"patchbay_identities_max", PB_PROM_GAUGE, "Numbers there are for them.",
+		 m->peers.identities_max},
+		{"patchbay_pods_without_identity", PB_PROM_GAUGE,
+		 "Pods for which there was no number.", m->peers.pods_without_identity},
+		{"patchbay_ipcache_waiting", PB_PROM_GAUGE,
+		 "Addresses for which the ipcache had no room.", m->peers.ipcache_waiting},
 	};
 	int rc = put_info(out);
 

@@ -9,6 +9,7 @@
 #define PB_AGENT_METRICS_H
 
 #include <base/json.h>
+#include <node/peers.h>
 
 struct pb_agent_metrics {
 	bool ready;
@@ -20,6 +21,7 @@ struct pb_agent_metrics {
 	double loop_turns, loop_p99_s, loop_max_s;
 	double control_peers, control_requests;
 	double endpoints;
+	struct pb_peers_counts peers;
 	const cJSON *kubernetes; /* pb_kube_status_json() */
 	const cJSON *datapath;	 /* pb_dp_status_json() */
 	const cJSON *maps;	 /* pb_dp_map_list_json() */

@@ -84,7 +84,7 @@ if sanitized; then
 else
 	then_ok "it takes less than 15 MiB ($((rss / 1024)) KiB)" test "$rss" -lt $((15 << 20))
 fi
-for command in "plugin list" "chain show" "map list" "endpoint list" help version; do
+for command in "plugin list" "chain show" "map list" "endpoint list" "identity list" "ip list" help version; do
 	# shellcheck disable=SC2086 # words
 	then_ok "$command answers" patchbay_on node-a $command
 	# shellcheck disable=SC2086
@@ -257,6 +257,50 @@ agent_stop node-b
 then_ok "cleanup of the second" in_net node-b "$PB_PATCHBAYD" --cleanup -c "$(config_of node-b)"
 then_is "leaves nothing of it" "$(agent_leftovers node-b)" ""
 then_ok "and the first unharmed" is_ready node-a
+
+begin identities
+# identity_of NODE ADDRESS: what `ip list` says of an address.
+identity_of() { patchbay_on "$1" ip list "$2" -o json | jq -r '.[0].identity // "none"'; }
+given "two pods with different labels, on a node whose address is known"
+cat >"$PB_TMP/who.yaml" <<EOF
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: a}}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: far}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: one, labels: {app: one}},
+ spec: {nodeName: far}, status: {phase: Running, podIPs: [{ip: 198.51.100.1}, {ip: "2001:db8::1"}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: two, labels: {app: two}},
+ spec: {nodeName: far}, status: {phase: Running, podIPs: [{ip: 198.51.100.2}]}}
+EOF
+cp "$PB_TMP/who.yaml" "$(agent_dir node-a)/manifests/who.yaml"
+then_within "the ipcache has them" 10 \
+	"[ \"\$(identity_of node-a 198.51.100.1)\" -ge 256 ] && [ \"\$(identity_of node-a 198.51.100.2)\" -ge 256 ]"
+one=$(identity_of node-a 198.51.100.1)
+two=$(identity_of node-a 198.51.100.2)
+then_ok "each has a number of its own" test "$one" != "$two"
+then_is "one for both families" "$(identity_of node-a 2001:db8::1)" "$one"
+then_is "the node is a remote node" "$(identity_of node-a 192.0.2.1)" 6
+then_like "the number stands for the labels" "$(patchbay_on node-a identity list "$one")" \
+	'k8s:app=one,k8s:io.cilium.k8s.namespace.labels.team=a,'
+then_is "status has the counts" "$(field "$(status node-a)" '.identities.synced, .identities.nodes')" \
+	"$(printf 'true\n1')"
+then_fails "a filter that makes no sense is refused" \
+	'"nowhere" is neither an address or prefix nor the number of an identity' \
+	patchbay_on node-a ip list nowhere
+when "SIGHUP says that other nodes are host"
+cp "$(config_of node-a)" "$PB_TMP/before.yaml"
+printf 'identity: {remote_node: false}\n' >>"$(config_of node-a)"
+hup node-a
+then_within "they are" 10 "[ \"\$(identity_of node-a 192.0.2.1)\" = 1 ]"
+when "it is killed, and starts again without the first pod"
+agent_stop node-a KILL
+cp "$PB_TMP/before.yaml" "$(config_of node-a)"
+sed -i '/name: one/,/^---/d' "$(agent_dir node-a)/manifests/who.yaml"
+then_ok "it becomes ready" start node-a
+then_within "the pod that is gone has no entry" 10 "[ \"\$(identity_of node-a 198.51.100.1)\" = none ]"
+then_is "the other one has its number" "$(identity_of node-a 198.51.100.2)" "$two"
+rm "$(agent_dir node-a)/manifests/who.yaml"
 
 begin stop_restart_and_crash
 if [ -n "$have_tools" ]; then

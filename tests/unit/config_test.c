@@ -178,6 +178,54 @@ Test(config, an_unknown_key_is_refused_with_a_suggestion)
 	refuse_all(cases, PB_ARRAY_LEN(cases));
 }
 
+Test(config, keys_of_identities)
+{
+	struct pb_config *c = parse("");
+
+	cr_assert_str_eq(c->cluster.name, "default");
+	cr_assert_eq(c->identity.n_labels, 0);
+	cr_assert_eq(c->identity.remote_node, 1);
+	pb_config_free(c);
+	c = parse("cluster: {name: east}\n"
+		  "identity: {labels: [app, 'k8s:tier', '!any:io.x/', '!io.kubernetes'], "
+		  "remote_node: false}\n");
+	cr_assert_str_eq(c->cluster.name, "east");
+	cr_assert_eq(c->identity.n_labels, 4);
+	cr_assert_str_eq(c->identity.labels[2], "!any:io.x/");
+	cr_assert_eq(c->identity.remote_node, 0);
+	pb_config_free(c);
+}
+
+Test(config, I6_an_entry_of_identity_labels_that_makes_no_sense_is_named)
+{
+	static const struct refusal cases[] = {
+		{"identity: {labels: app}", "1: identity.labels: must be a list, not a string; "
+					    "write it as [k8s:app, \"!k8s:commit\"]"},
+		{"identity:\n  labels: [app, '!']\n",
+		 "2: identity.labels: \"!\" names no label; give the beginning of a label's key"},
+		{"identity: {labels: ['k8s:']}", "1: identity.labels: \"k8s:\" names no label; "
+						 "give the beginning of a label's key"},
+		{"identity: {labels: ['reserved:host']}",
+		 "1: identity.labels: \"reserved:host\" has an unknown source; known are k8s and "
+		 "any"},
+		{"identity: {labels: ['io\\.kubernetes.*']}",
+		 "1: identity.labels: \"io\\.kubernetes.*\" is no beginning of a label's key; "
+		 "patterns are not understood"},
+		{"identity: {labels: ['!k8s:io.kubernetes.pod.namespace']}",
+		 "1: identity.labels: \"!k8s:io.kubernetes.pod.namespace\" can't be left out: "
+		 "policies depend on it"},
+		{"identity: {labels: [12]}",
+		 "1: identity.labels: must be a string, not a number; put it in quotes"},
+		{"identity: {remote_node: 1}",
+		 "1: identity.remote_node: unknown value \"1\"; known are false, true"},
+		{"cluster: {name: 'a b'}",
+		 "1: cluster.name: \"a b\" is no cluster name; use up to 63 lower case letters, "
+		 "digits, '-' and '.'"},
+	};
+
+	refuse_all(cases, PB_ARRAY_LEN(cases));
+}
+
 Test(config, a_wrong_type_is_refused_with_line_key_and_remedy)
 {
 	static const struct refusal cases[] = {
