@@ -53,11 +53,11 @@ static void check_kubernetes(struct health *h, const cJSON *status)
 	}
 }
 
-static void check_datapath(struct health *h, const cJSON *status)
+static void check_datapath(struct health *h, const cJSON *links)
 {
 	const cJSON *link;
 
-	cJSON_ArrayForEach (link, cJSON_GetObjectItem(status, "links")) {
+	cJSON_ArrayForEach (link, links) {
 		const char *state = pb_json_str(link, "state", "");
 
 		if (strcmp(state, "failed") == 0 || strcmp(state, "replaced") == 0)
@@ -74,7 +74,7 @@ enum pb_health pb_agent_health(const struct pb_health_in *in, struct pb_buf *lin
 		note(&h, PB_HEALTH_FAILING, "agent: stopping");
 	check_plugins(&h, in->plugins);
 	check_kubernetes(&h, in->kubernetes);
-	check_datapath(&h, in->datapath);
+	check_datapath(&h, in->links);
 	if (h.worst == PB_HEALTH_OK)
 		pb_buf_printf(lines, "ok\n");
 	return h.worst;
@@ -88,7 +88,7 @@ bool pb_agent_ready(const struct pb_health_in *in, struct pb_buf *lines)
 	if (strcmp(in->state, "ready") != 0 && strcmp(in->state, "reloading") != 0)
 		note(&h, PB_HEALTH_FAILING, "agent: %s", in->state);
 	check_plugins(&h, in->plugins);
-	check_datapath(&h, in->datapath);
+	check_datapath(&h, in->links);
 	cJSON_ArrayForEach (kind, cJSON_GetObjectItem(in->kubernetes, "kinds")) {
 		const char *state = pb_json_str(kind, "state", "");
 

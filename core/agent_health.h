@@ -20,7 +20,7 @@ struct pb_health_in {
 	const char *state;	 /* of the agent: "starting", "ready", "reloading", "stopping" */
 	const cJSON *plugins;	 /* pb_manager_list_json() */
 	const cJSON *kubernetes; /* pb_kube_status_json() */
-	const cJSON *datapath;	 /* pb_dp_status_json() */
+	const cJSON *links;	 /* pb_dp_links_json() */
 };
 
 /* A line for each thing that is wrong; "ok" when nothing is. */

@@ -32,14 +32,14 @@ static double epoch_seconds(void)
 
 /* ---- health ---- */
 
-static bool ask_ready(struct pb_agent *agent, const cJSON *kube, const cJSON *datapath,
-		      struct pb_buf *lines)
+static bool ask_ready(struct pb_agent *agent, const cJSON *kube, struct pb_buf *lines)
 {
+	PB_JSON_FREE cJSON *links = pb_dp_links_json(agent->dp);
 	PB_JSON_FREE cJSON *plugins = pb_manager_list_json(agent->manager);
 	const struct pb_health_in in = {.state = agent->state,
 					.plugins = plugins,
 					.kubernetes = kube,
-					.datapath = datapath};
+					.links = links};
 
 	return pb_agent_ready(&in, lines);
 }
@@ -49,10 +49,9 @@ static int on_readyz(void *arg, const struct pb_httpd_request *request,
 {
 	struct pb_agent *agent = arg;
 	PB_JSON_FREE cJSON *kube = pb_kube_status_json(agent->kube);
-	PB_JSON_FREE cJSON *datapath = pb_dp_status_json(agent->dp);
 
 	(void)request;
-	answer->status = ask_ready(agent, kube, datapath, &answer->body) ? 200 : 503;
+	answer->status = ask_ready(agent, kube, &answer->body) ? 200 : 503;
 	return 0;
 }
 
@@ -66,13 +65,13 @@ static int on_healthz(void *arg, const struct pb_httpd_request *request,
 	static const unsigned statuses[] = {
 		[PB_HEALTH_OK] = 200, [PB_HEALTH_FAILING] = 503, [PB_HEALTH_FAILED] = 500};
 	struct pb_agent *agent = arg;
-	PB_JSON_FREE cJSON *plugins = NULL, *kube = NULL, *datapath = NULL;
+	PB_JSON_FREE cJSON *plugins = NULL, *kube = NULL, *links = NULL;
 	struct pb_health_in in = {.state = agent->state};
 
 	if (!request->brief) {
 		in.plugins = plugins = pb_manager_list_json(agent->manager);
 		in.kubernetes = kube = pb_kube_status_json(agent->kube);
-		in.datapath = datapath = pb_dp_status_json(agent->dp);
+		in.links = links = pb_dp_links_json(agent->dp);
 	}
 	answer->status = statuses[pb_agent_health(&in, &answer->body)];
 	return 0;
@@ -95,7 +94,7 @@ static int metrics_write(struct pb_agent *agent, struct pb_buf *out)
 	PB_BUF_FREE struct pb_buf reasons = {0};
 	struct pb_control_counts counts;
 	struct pb_agent_metrics m = {
-		.ready = ask_ready(agent, kube, datapath, &reasons),
+		.ready = ask_ready(agent, kube, &reasons),
 		.config_refused = agent->config_error != NULL,
 		.uptime_s = (double)(pb_now_ns() - agent->started_ns) / 1e9,
 		.started_s = epoch_seconds(),

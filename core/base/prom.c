@@ -6,17 +6,19 @@
 
 static int put_escaped(struct pb_buf *out, const char *text, bool quotes)
 {
+	const char *special = quotes ? "\n\\\"" : "\n\\";
 	int rc = 0;
 
-	for (const char *p = text; *p && rc == 0; p++) {
-		if (*p == '\n')
-			rc = pb_buf_append(out, "\\n", 2);
-		else if (*p == '\\')
-			rc = pb_buf_append(out, "\\\\", 2);
-		else if (*p == '"' && quotes)
-			rc = pb_buf_append(out, "\\\"", 2);
-		else
-			rc = pb_buf_append(out, p, 1);
+	while (*text && rc == 0) {
+		size_t plain = strcspn(text, special);
+
+		rc = pb_buf_append(out, text, plain);
+		text += plain;
+		if (!*text || rc < 0)
+			break;
+		rc = *text == '\n' ? pb_buf_append(out, "\\n", 2)
+				   : pb_buf_printf(out, "\\%c", *text);
+		text++;
 	}
 	return rc;
 }

@@ -150,6 +150,8 @@ cJSON *pb_dp_map_list_json(struct pb_dp *dp);
 int pb_dp_map_dump_json(struct pb_dp *dp, const char *name, cJSON **ret_table, struct pb_err *err);
 /* Counters by hook, drops by reason, missed calls, devices, attach mode: for `status`. */
 cJSON *pb_dp_status_json(struct pb_dp *dp);
+/* What is attached where, and in what state: the list "links" of the status, without its cost. */
+cJSON *pb_dp_links_json(struct pb_dp *dp);
 
 /* "pod-egress" and so on; NULL for an unknown number. */
 const char *pb_hook_name(uint32_t hook);

@@ -214,6 +214,11 @@ static void drops_json(struct pb_dp *dp, cJSON *status, int n_cpus, uint32_t hoo
 	}
 }
 
+cJSON *pb_dp_links_json(struct pb_dp *dp)
+{
+	return dp->links ? pb_links_json(dp->links) : cJSON_CreateArray();
+}
+
 cJSON *pb_dp_status_json(struct pb_dp *dp)
 {
 	static const char *const modes[] = {
@@ -229,7 +234,6 @@ cJSON *pb_dp_status_json(struct pb_dp *dp)
 		cJSON_AddStringToObject(status, "cgroup", dp->cgroup);
 	cJSON_AddNumberToObject(status, "flip_ns", (double)dp->flip_ns);
 	drops_json(dp, status, n_cpus, hooks_json(dp, status, n_cpus));
-	if (dp->links)
-		cJSON_AddItemToObject(status, "links", pb_links_json(dp->links));
+	cJSON_AddItemToObject(status, "links", pb_dp_links_json(dp));
 	return status;
 }

@@ -30,8 +30,9 @@ static const char datapath[] =
 	"{\"hook\":\"connect4\",\"packets\":1,\"bytes\":0,\"pass\":1,\"drop\":0,\"redirect\":0,"
 	"\"missed\":0}],"
 	"\"drops\":[{\"hook\":\"pod-egress\",\"reason\":\"a "
-	"\\\"quoted\\\\\\nreason\",\"packets\":2}],"
-	"\"links\":[{\"hook\":\"dev-ingress\",\"device\":\"eth0\",\"state\":\"ok\"}]}";
+	"\\\"quoted\\\\\\nreason\",\"packets\":2}]}";
+
+static const char links[] = "[{\"hook\":\"dev-ingress\",\"device\":\"eth0\",\"state\":\"ok\"}]";
 
 static const char maps[] = "{\"items\":[{\"name\":\"kpr/services\",\"max_entries\":65536,"
 			   "\"bytes\":1048576}]}";
@@ -269,14 +270,14 @@ Test(agent_metrics, the_guide_names_every_metric_and_no_other)
 /* ---- health ---- */
 
 static const struct {
-	const char *what, *state, *plugins, *kubernetes, *datapath;
+	const char *what, *state, *plugins, *kubernetes, *links;
 	enum pb_health health;
 	const char *lines;
 	bool ready;
 	const char *not_ready;
 } cases[] = {
-	{"all is well", "ready", plugins, NULL, datapath, PB_HEALTH_OK, "ok\n", true, "ok\n"},
-	{"while it is reloading", "reloading", plugins, NULL, datapath, PB_HEALTH_OK, "ok\n", true,
+	{"all is well", "ready", plugins, NULL, links, PB_HEALTH_OK, "ok\n", true, "ok\n"},
+	{"while it is reloading", "reloading", plugins, NULL, links, PB_HEALTH_OK, "ok\n", true,
 	 "ok\n"},
 	{"while it starts", "starting", NULL, NULL, NULL, PB_HEALTH_OK, "ok\n", false,
 	 "agent: starting\n"},
@@ -298,7 +299,7 @@ static const struct {
 	 "plugins: kpr: left out: it crashed\nplugins: b: failed: no\n", false,
 	 "plugins: kpr: left out: it crashed\nplugins: b: failed: no\n"},
 	{"a hook is lost", "ready", NULL, NULL,
-	 "{\"links\":[{\"hook\":\"dev-ingress\",\"device\":\"eth0\",\"state\":\"replaced\"}]}",
+	 "[{\"hook\":\"dev-ingress\",\"device\":\"eth0\",\"state\":\"replaced\"}]",
 	 PB_HEALTH_FAILING, "datapath: dev-ingress on eth0: replaced\n", false,
 	 "datapath: dev-ingress on eth0: replaced\n"},
 };
@@ -309,11 +310,11 @@ Test(agent_metrics, each_failure_has_its_line)
 		PB_JSON_FREE cJSON *p = cases[i].plugins ? cJSON_Parse(cases[i].plugins) : NULL;
 		PB_JSON_FREE cJSON *k =
 			cases[i].kubernetes ? cJSON_Parse(cases[i].kubernetes) : NULL;
-		PB_JSON_FREE cJSON *d = cases[i].datapath ? cJSON_Parse(cases[i].datapath) : NULL;
+		PB_JSON_FREE cJSON *l = cases[i].links ? cJSON_Parse(cases[i].links) : NULL;
 		const struct pb_health_in in = {.state = cases[i].state,
 						.plugins = p,
 						.kubernetes = k,
-						.datapath = d};
+						.links = l};
 		PB_BUF_FREE struct pb_buf health = {0}, ready = {0};
 
 		cr_expect_eq(pb_agent_health(&in, &health), cases[i].health, "%s", cases[i].what);
