@@ -160,6 +160,17 @@ void pb_kube_known_set(struct pb_kube *kube, uint32_t kind, enum pb_kube_known k
 	pb_kube_wake(kube);
 }
 
+/*
+ * That a kind is served no more is told before its objects go: who can look elsewhere knows then
+ * that these deletions aren't to be followed.
+ */
+static bool has_lost_kind(const struct pb_kube_watch *watch)
+{
+	const struct pb_kube_store *store = &watch->kube->stores[watch->kind];
+
+	return store->known == PB_KNOWN_ABSENT && watch->told != store->known_serial;
+}
+
 static void drop_notes(struct pb_kube_watch *watch)
 {
 	struct pb_kube_note *note, *tmp;
@@ -175,7 +186,9 @@ static void watch_serve(struct pb_kube_watch *watch, uint64_t until)
 
 	kube->delivering = watch;
 	for (unsigned n = 0; n < BURST && !watch->gone && !watch->held && has_work(watch); n++) {
-		if (watch->notes)
+		if (has_lost_kind(watch))
+			tell_known(watch);
+		else if (watch->notes)
 			tell_note(watch, watch->notes);
 		else if (watch->cursor)
 			tell_replay(watch);

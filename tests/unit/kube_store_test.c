@@ -136,6 +136,20 @@ Test(kube_store, nothing_is_told_from_inside_a_call)
 	expect(&w, "+a=1 . ");
 }
 
+Test(kube_store, that_a_kind_is_gone_is_told_before_its_objects_go)
+{
+	struct watcher w;
+
+	watch(&w);
+	list((const char *[]){"a", "1", NULL});
+	expect(&w, "+a=1 . ");
+	put("a", "2");
+	pb_sink_absent(sink, NS);
+	expect(&w, "! -a=1 ");
+	list((const char *[]){"a", "3", NULL});
+	expect(&w, "+a=3 . ");
+}
+
 Test(kube_store, an_equal_object_is_no_event)
 {
 	struct watcher w;
@@ -308,7 +322,7 @@ Test(kube_store, an_absent_kind_has_no_objects)
 	list((const char *[]){"a", "1", NULL});
 	expect(&w, "+a=1 . ");
 	pb_sink_absent(sink, NS);
-	expect(&w, "-a=1 ! ");
+	expect(&w, "! -a=1 ");
 }
 
 static void list_of_version(const char *version, const char *const *pairs)
@@ -337,7 +351,7 @@ Test(kube_store, synced_carries_the_version_and_comes_again_when_it_changes)
 	list(a2); /* a source without versions took over */
 	expect(&w, ". ");
 	pb_sink_absent(sink, NS);
-	expect(&w, "-a=2 ! ");
+	expect(&w, "! -a=2 ");
 	list_of_version("x/v1", a1);
 	expect(&w, "+a=1 .x/v1 ");
 }

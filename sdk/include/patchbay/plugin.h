@@ -260,7 +260,11 @@ enum pb_kube_event_kind {
 	PB_KUBE_DELETE = 2,
 	/* The first full list has been delivered. Again when another version of the API is read. */
 	PB_KUBE_SYNCED = 3,
-	PB_KUBE_ABSENT = 4, /* the source doesn't serve this kind: no object will come */
+	/*
+	 * The source doesn't serve this kind: no object will come. Told before the deletions of
+	 * what was there, so that a watcher can look elsewhere first.
+	 */
+	PB_KUBE_ABSENT = 4,
 };
 
 /*
