@@ -205,6 +205,9 @@ static void on_connection(uv_stream_t *listener, int status)
 	uv_tcp_init(http->loop, &c->tcp);
 	c->tcp.data = c;
 	uv_accept(listener, (uv_stream_t *)&c->tcp);
+	/* As the real server does; else an event waits for the acknowledgement of the one before.
+	 */
+	uv_tcp_nodelay(&c->tcp, 1);
 	http->accepted++;
 	if (http->tls) {
 		c->ssl = SSL_new(http->tls);
