@@ -98,6 +98,8 @@ static void watch_endpoints(struct pb_ctx *ctx, bool want)
 		return;
 	if (!want) {
 		es->endpoints_dropped = true;
+		es->facts.endpoints = ES_UNKNOWN;
+		es->facts.endpoints_seen = false;
 		return;
 	}
 	/* Before start() nothing can be opened; then this is asked again. */
@@ -165,8 +167,6 @@ static void drop_endpoints(struct pb_ctx *ctx, uint64_t deadline_ms)
 	ctx->host->kube_watch_close(ctx, es->endpoints_watch);
 	es->endpoints_dropped = false;
 	es->endpoints_watched = false;
-	es->facts.endpoints = ES_UNKNOWN;
-	es->facts.endpoints_seen = false;
 }
 
 static void on_timer(struct pb_ctx *ctx, void *arg)
@@ -253,25 +253,33 @@ static void on_slice(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *
 	follow(ctx);
 }
 
-static void on_endpoints(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
+static void endpoints_changed(struct pb_ctx *ctx, const struct pb_kube_event *event)
 {
 	struct es *es = ctx->self;
 	const struct pb_kube_endpoints *now = event->kind == PB_KUBE_PUT ? event->object : NULL;
 	const struct pb_kube_endpoints *old = now ? event->old : event->object;
 	const struct pb_kube_meta *meta = event->object;
 
-	(void)arg;
-	if (!meta)
-		es->facts.endpoints = known_after(event);
-	else
-		/* What is about to be forgotten as a whole takes nothing new in. */
-		not_taken(ctx, "Endpoints",
-			  es_store_endpoints(es->store, es->endpoints_dropped && now ? now : old,
-					     es->endpoints_dropped ? NULL : now, clock_ms(ctx)),
-			  event);
-	if (meta && is_kubernetes(meta->ns, meta->name))
+	not_taken(ctx, "Endpoints", es_store_endpoints(es->store, old, now, clock_ms(ctx)), event);
+	if (is_kubernetes(meta->ns, meta->name))
 		es->facts.endpoints_seen =
 			es_store_has_endpoints(es->store, "default", "kubernetes");
+}
+
+static void on_endpoints(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
+{
+	struct es *es = ctx->self;
+
+	(void)arg;
+	if (es->endpoints_dropped) {
+		/* About to be forgotten as a whole: takes nothing new in. */
+		if (event->object)
+			es_store_endpoints(es->store, event->object, NULL, clock_ms(ctx));
+	} else if (event->object) {
+		endpoints_changed(ctx, event);
+	} else {
+		es->facts.endpoints = known_after(event);
+	}
 	follow(ctx);
 }
 

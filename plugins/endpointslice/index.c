@@ -357,11 +357,6 @@ bool es_index_owns(struct es_index *ix, uint32_t number, uint32_t port, uint32_t
 	return owns(ix, &h);
 }
 
-size_t es_index_bytes(const struct es_index *ix)
-{
-	return ix->n_slots * sizeof(*ix->slots) + ix->cap_slices * sizeof(*ix->slices);
-}
-
 void es_index_free(struct es_index *ix)
 {
 	free(ix->slots);

@@ -60,7 +60,6 @@ int es_index_join(struct es_index *ix, void *part, uint32_t *ret_number);
 int es_index_put(struct es_index *ix, uint32_t number, const struct pb_kube_endpointslice *now);
 /* Whether the backend at this place belongs to this slice; `i` as in es_slice_entry(). */
 bool es_index_owns(struct es_index *ix, uint32_t number, uint32_t port, uint32_t i);
-size_t es_index_bytes(const struct es_index *ix);
 void es_index_free(struct es_index *ix);
 
 /* enum pb_backend_state of an endpoint with these conditions; 0: not to be published. */

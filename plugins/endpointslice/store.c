@@ -188,9 +188,14 @@ static bool wants_endpoints(const struct es_store *s, const struct es_service *s
 	       svc->slices_usable < svc->endpoints_usable;
 }
 
+static bool reads_slices(enum es_policy policy, const struct es_service *svc)
+{
+	return policy != ES_FROM_ENDPOINTS && !svc->from_endpoints;
+}
+
 bool es_service_reads_slices(const struct es_store *s, const struct es_service *svc)
 {
-	return s->policy != ES_FROM_ENDPOINTS && !svc->from_endpoints;
+	return reads_slices(s->policy, svc);
 }
 
 /* `read_slices`: whether it did before what has just changed. */
@@ -351,7 +356,6 @@ static void set_endpoints(struct es_store *s, struct es_part *part,
 		DL_APPEND2(s->with_endpoints, part, ep_prev, ep_next);
 	if (!endpoints && part->endpoints)
 		DL_DELETE2(s->with_endpoints, part, ep_prev, ep_next);
-	s->counts.endpoints += (endpoints != NULL) - (part->endpoints != NULL);
 	part->endpoints = endpoints;
 	svc->endpoints = endpoints ? part : NULL;
 	svc->endpoints_usable = endpoints ? es_endpoints_places(endpoints) : 0;
@@ -416,19 +420,14 @@ void es_store_open(struct es_store *s, enum es_policy policy, uint64_t now_ms)
 	struct es_service *svc, *tmp;
 
 	s->open = true;
+	s->policy = policy;
 	s->first_left = 0;
 	HASH_ITER (hh, s->services, svc, tmp) {
-		bool read_slices;
-
-		s->policy = before;
-		read_slices = es_service_reads_slices(s, svc);
-		s->policy = policy;
-		choose(s, svc, read_slices);
+		choose(s, svc, reads_slices(before, svc));
 		es_queue_put(&s->queue, &svc->waiter, now_ms);
 		svc->first = true;
 		s->first_left++;
 	}
-	s->policy = policy;
 }
 
 /* ---- questions ---- */
@@ -453,11 +452,4 @@ bool es_store_has_endpoints(struct es_store *s, const char *ns, const char *name
 	const struct es_service *svc = find(s, ns, name);
 
 	return svc && svc->endpoints;
-}
-
-bool es_store_from_endpoints(struct es_store *s, const char *ns, const char *name)
-{
-	const struct es_service *svc = find(s, ns, name);
-
-	return svc && svc->from_endpoints;
 }

@@ -84,7 +84,6 @@ struct es_counts {
 	uint32_t backends;
 	uint32_t duplicates;	 /* shown by one more slice of the same Service */
 	uint32_t from_endpoints; /* Services that are read from Endpoints */
-	uint32_t endpoints;	 /* Endpoints objects known */
 	uint64_t publications;	 /* calls of ops.publish */
 	uint64_t work;		 /* backends looked at: what changes have cost */
 };
@@ -92,7 +91,5 @@ struct es_counts es_store_counts(const struct es_store *s);
 /* Whether any slice, or an Endpoints object, speaks of the Service. */
 bool es_store_has_slices(struct es_store *s, const char *ns, const char *name);
 bool es_store_has_endpoints(struct es_store *s, const char *ns, const char *name);
-/* Whether the Service is read from its Endpoints. */
-bool es_store_from_endpoints(struct es_store *s, const char *ns, const char *name);
 
 #endif

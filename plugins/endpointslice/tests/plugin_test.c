@@ -378,6 +378,31 @@ Test(plugin, E49_slices_that_vanish_are_replaced_by_endpoints_without_a_gap)
 	cr_assert_eq(published("default/kubernetes"), UINT32_MAX);
 }
 
+Test(plugin, E49_also_while_the_endpoints_of_a_former_time_are_being_forgotten)
+{
+	struct pb_kube_endpointslice kubernetes = slice("default", "kubernetes", 2);
+	struct pb_kube_endpoints e = endpoints("default", "kubernetes");
+
+	start("{}");
+	put(&e);
+	pb_fake_kube_synced(fake, PB_KUBE_SERVICE);
+	pb_fake_kube_absent(fake, PB_KUBE_ENDPOINTSLICE);
+	endpoints_synced();
+	put(&kubernetes);
+	/* Slices come, and go again before the watch on Endpoints has been closed. */
+	pb_fake_kube_version(fake, PB_KUBE_ENDPOINTSLICE, V1);
+	pb_fake_kube_synced(fake, PB_KUBE_ENDPOINTSLICE);
+	pb_fake_kube_absent(fake, PB_KUBE_ENDPOINTSLICE);
+	gone(&kubernetes);
+	for (int i = 0; i < 100; i++) {
+		cr_assert_eq(published("default/kubernetes"), 2);
+		pass(20);
+	}
+	cr_assert_not_null(
+		pb_fake_topic_get(fake, PB_TOPIC_BACKENDS, "default/kubernetes/endpoints", NULL));
+	cr_assert(endpoints_watched());
+}
+
 Test(plugin, E50_enabled_true_never_asks_for_endpoints)
 {
 	struct pb_kube_endpointslice s = slice("ns", "web", 1);

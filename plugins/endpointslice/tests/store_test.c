@@ -377,7 +377,7 @@ Test(endpointslice, slices_win_over_endpoints_and_are_never_mixed_with_them)
 	put(s);
 	pass(1000);
 	cr_assert_str_eq(shown("ns/web"), "*10.0.0.2:80/");
-	cr_assert_not(es_store_from_endpoints(store, "ns", "web"));
+	cr_assert_not(head("ns/web")->flags & PB_BACKENDS_FROM_ENDPOINTS);
 	gone(s);
 	pass(1000);
 	cr_assert_str_eq(shown("ns/web"), "*10.0.0.1:80/");
