@@ -156,7 +156,7 @@ sandbox_missing() {
 	local tool
 
 	[ "$(id -u)" = 0 ] || { echo "needs root"; return; }
-	for tool in ip nsenter unshare; do
+	for tool in ip nsenter unshare setpriv; do
 		command -v $tool >/dev/null || { echo "needs $tool: apt install iproute2 util-linux"; return; }
 	done
 	grep -qw bpf /proc/filesystems || { echo "the kernel has no bpffs (CONFIG_BPF_SYSCALL)"; return; }
@@ -199,7 +199,8 @@ sandbox() {
 	export PB_TMP PB_CGROUP PB_TOP_SRCDIR PB_TOP_BUILDDIR
 	trap sandbox_end EXIT
 	trap 'exit 130' INT TERM HUP
-	PB_SANDBOX=1 unshare -n -m -p --fork --kill-child --mount-proc --propagation private \
+	# Killed with -9, this half takes the sandbox along: only empty directories are left.
+	PB_SANDBOX=1 setpriv --pdeathsig KILL unshare -n -m -p --fork --kill-child --mount-proc --propagation private \
 		bash "$script" "$@" &
 	sandbox_pid=$!
 	[ -z "${PB_SANDBOX_PIDFILE:-}" ] || echo "$sandbox_pid" >"$PB_SANDBOX_PIDFILE"
