@@ -7,8 +7,8 @@
 
 #include <arpa/inet.h>
 
-#define PAGE_ROWS 256
-#define PAGE_LOOKS 4096 /* entries looked at for a page, whether the filter takes them or not */
+#define PAGE_ROWS 128
+#define PAGE_LOOKS 1024 /* entries looked at for a page, whether the filter takes them or not */
 
 /* ---- texts ---- */
 

@@ -270,11 +270,12 @@ Test(ipcache, I32_frozen)
 
 /* ---- no room ---- */
 
-Test(ipcache, I30_a_full_map_keeps_what_it_has, .init = NULL)
+Test(ipcache, I30_a_full_map_keeps_what_it_has)
 {
 	struct pb_ip_claim claims[4] = {0}, six = {0};
 	struct pb_ipcache_counts counts;
 
+	teardown();
 	setup_max(3);
 	claim(&claims[0], "10.0.0.1", PB_IP_POD, 300);
 	claim(&claims[1], "10.0.0.2", PB_IP_POD, 301);

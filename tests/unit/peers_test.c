@@ -563,11 +563,11 @@ Test(peers, lists_come_in_pages)
 	all_listed();
 	settle();
 	cr_expect_eq(all_pages(pb_peers_identities_json, "", &pages), 600);
-	cr_expect_eq(pages, 3);
+	cr_expect_eq(pages, 5);
 	cr_expect_eq(all_pages(pb_peers_identities_json, "n=x599", &pages), 1);
 	cr_expect_eq(all_pages(pb_peers_identities_json, "300", &pages), 1);
 	cr_expect_eq(all_pages(pb_peers_ips_json, "", &pages), 603);
-	cr_expect_eq(pages, 3);
+	cr_expect_eq(pages, 5);
 	cr_expect_eq(all_pages(pb_peers_ips_json, "10.0.1.0/24", &pages), 200);
 	cr_expect_eq(all_pages(pb_peers_ips_json, "10.0.0.7", &pages), 1);
 	cr_expect_eq(all_pages(pb_peers_ips_json, "6", &pages), 2, "addresses of node-b");
