@@ -12,8 +12,8 @@
 
 #define VERSION_MAX ((size_t)64 * 1024)
 
-/* Slices of headless Services and of Services with another proxy are nobody's business here. */
-#define SLICE_SELECTOR                                                                             \
+/* What stands behind headless Services and those of another proxy is nobody's business here. */
+#define BACKENDS_SELECTOR                                                                          \
 	"%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name"
 
 static const struct pb_api_resource resources[] = {
@@ -22,9 +22,14 @@ static const struct pb_api_resource resources[] = {
 	 .group = "discovery.k8s.io",
 	 .plural = "endpointslices",
 	 .versions = {"v1", "v1beta1"},
-	 .selector = SLICE_SELECTOR,
+	 .selector = BACKENDS_SELECTOR,
 	 .has_substitute = true},
-	{.kind = PB_KUBE_ENDPOINTS, .group = "", .plural = "endpoints", .versions = {"v1"}},
+	{.kind = PB_KUBE_ENDPOINTS,
+	 .group = "",
+	 .plural = "endpoints",
+	 .versions = {"v1"},
+	 .selector = BACKENDS_SELECTOR,
+	 .has_substitute = true},
 	{.kind = PB_KUBE_POD, .group = "", .plural = "pods", .versions = {"v1"}},
 	{.kind = PB_KUBE_NODE,
 	 .group = "",

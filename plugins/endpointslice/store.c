@@ -182,10 +182,9 @@ static bool wants_endpoints(const struct es_store *s, const struct es_service *s
 {
 	if (!svc->endpoints || s->policy == ES_FROM_SLICES)
 		return false;
-	if (s->policy == ES_FROM_ENDPOINTS || svc->n_slices == 0)
-		return true;
-	return s->policy == ES_MOVING && svc->from_endpoints &&
-	       svc->slices_usable < svc->endpoints_usable;
+	if (s->policy == ES_MOVING)
+		return svc->from_endpoints && svc->slices_usable < svc->endpoints_usable;
+	return s->policy == ES_FROM_ENDPOINTS || svc->n_slices == 0;
 }
 
 static bool reads_slices(enum es_policy policy, const struct es_service *svc)

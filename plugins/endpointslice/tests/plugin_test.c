@@ -322,14 +322,17 @@ Test(plugin, E48_slices_that_appear_are_taken_over_without_a_gap)
 {
 	struct pb_kube_endpoints kubernetes = endpoints("default", "kubernetes");
 	struct pb_kube_endpoints e = endpoints("ns", "web");
+	struct pb_kube_endpoints lock = endpoints("kube-system", "leader-election");
 	struct pb_kube_endpointslice kubernetes_slice = slice("default", "kubernetes", 2);
 	struct pb_kube_endpointslice part = slice("ns", "web", 1);
 	struct pb_kube_endpointslice whole = slice("ns", "web", 2);
 
 	/* Given a cluster without slices, */
+	lock.n_subsets = 0;
 	start("{}");
 	put(&kubernetes);
 	put(&e);
+	put(&lock);
 	pb_fake_kube_synced(fake, PB_KUBE_SERVICE);
 	pb_fake_kube_absent(fake, PB_KUBE_ENDPOINTSLICE);
 	endpoints_synced();
