@@ -297,23 +297,15 @@ void pb_node_endpoint_check(struct pb_node *node, const char *json, pb_node_repl
 
 /* ---- an agent before this one ---- */
 
-void node_claim_restore(struct pb_node *node, struct node_announce *a)
+void node_claim_restore(struct pb_node *node, const struct node_announce *a)
 {
-	PB_FREE char *key = key_of(a);
-	struct node_ep *ep = key ? node_ep_by_key(node, key) : NULL;
-	bool known = ep != NULL;
+	struct node_ep *ep = NULL;
 
-	/* The pod list was faster: it has no such pod, or another of that name. */
-	if (!key || (node->synced && !known) ||
-	    (known && ep->uid[0] && a->uid[0] && strcmp(ep->uid, a->uid) != 0)) {
-		node_record_remove(node, a->id);
-		return;
-	}
 	if (claim(node, a, &ep) < 0) {
 		pb_error("node", "pod %s/%s: out of memory", a->ns, a->name);
 		return;
 	}
-	ep->restored = !known;
+	ep->restored = true;
 	if (node_ep_set_id(node, ep, a->id) < 0) {
 		pb_warn("node", "pod %s: its endpoint id changed from %u to %u", ep->key, a->id,
 			ep->rec.id);

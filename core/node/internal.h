@@ -82,6 +82,7 @@ struct pb_node {
 	uv_loop_t *loop;
 	struct pb_dp *dp;
 	struct pb_peers *peers;
+	struct pb_kube *kube;
 	char *name;
 	char **devices;
 	size_t n_devices;
@@ -119,6 +120,8 @@ struct pb_node {
 
 /* Looks at what is dirty in so many milliseconds, or sooner if that was said before. */
 void node_schedule(struct pb_node *node, uint64_t ms);
+/* What the records say comes before what the lists say. */
+void node_watch(struct pb_node *node);
 /* Frees the node once it is closing and no job is left. */
 void node_finish(struct pb_node *node);
 /* True when datapath.devices names it. */
@@ -227,7 +230,7 @@ void node_claim_fail(struct pb_node *node, struct node_ep *ep, int code, const c
 void node_claim_refuse(struct pb_node *node, struct node_ep *ep, int code, const char *text);
 /* Forgets the announcement and its record. */
 void node_claim_drop(struct pb_node *node, struct node_ep *ep);
-void node_claim_restore(struct pb_node *node, struct node_announce *claim);
+void node_claim_restore(struct pb_node *node, const struct node_announce *claim);
 /* The pod list is complete: what only a record knows is gone. */
 void node_claims_reconcile(struct pb_node *node);
 void node_claims_close(struct pb_node *node);

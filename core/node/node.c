@@ -221,18 +221,17 @@ static void timer_closed(uv_handle_t *handle)
 	uv_close((uv_handle_t *)&node->deadlines, deadlines_closed);
 }
 
-static int watch(struct pb_node *node, struct pb_kube *kube, struct pb_err *err)
+void node_watch(struct pb_node *node)
 {
-	int rc = pb_kube_watch(kube, PB_KUBE_POD, node_on_pod, node, &node->pods);
+	int rc = pb_kube_watch(node->kube, PB_KUBE_POD, node_on_pod, node, &node->pods);
 
+	if (rc == 0)
+		rc = pb_kube_watch(node->kube, PB_KUBE_NODE, node_on_node, node, &node->nodes);
 	if (rc < 0)
-		return pb_err_set(err, rc, "watching pods: %s", strerror(-rc));
-	rc = pb_kube_watch(kube, PB_KUBE_NODE, node_on_node, node, &node->nodes);
-	return rc < 0 ? pb_err_set(err, rc, "watching nodes: %s", strerror(-rc)) : 0;
+		pb_error("node", "watching pods and nodes: %s; restart patchbayd", strerror(-rc));
 }
 
-static int node_open(struct pb_node *node, const struct pb_config *config, struct pb_kube *kube,
-		     struct pb_err *err)
+static int node_open(struct pb_node *node, const struct pb_config *config, struct pb_err *err)
 {
 	int rc;
 
@@ -246,7 +245,7 @@ static int node_open(struct pb_node *node, const struct pb_config *config, struc
 		rc = pb_nl_monitor_new(node->loop, GROUPS, on_netlink, node, &node->monitor, err);
 	if (rc == 0)
 		rc = node_records_load(node, config->agent.run_dir, err);
-	return rc < 0 ? rc : watch(node, kube, err);
+	return rc;
 }
 
 int pb_node_new(uv_loop_t *loop, const struct pb_config *config, struct pb_dp *dp,
@@ -265,7 +264,8 @@ int pb_node_new(uv_loop_t *loop, const struct pb_config *config, struct pb_dp *d
 	uv_timer_init(loop, &node->timer);
 	uv_timer_init(loop, &node->deadlines);
 	node->timer.data = node->deadlines.data = node;
-	rc = node_open(node, config, kube, err);
+	node->kube = kube;
+	rc = node_open(node, config, err);
 	if (rc < 0) {
 		pb_node_close(node, NULL, NULL);
 		return rc;

@@ -112,8 +112,7 @@ void node_on_pod(void *arg, const struct pb_kube_event *event)
 
 	if (event->kind == PB_KUBE_SYNCED && !node->synced) {
 		node->synced = true;
-		if (node->loaded)
-			node_claims_reconcile(node);
+		node_claims_reconcile(node);
 		node_schedule(node, NODE_SETTLE_MS);
 	}
 	if (event->kind != PB_KUBE_PUT && event->kind != PB_KUBE_DELETE)

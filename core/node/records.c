@@ -192,8 +192,7 @@ static void loaded(uv_work_t *work, int status)
 		node_finish(node);
 		return;
 	}
-	if (node->synced)
-		node_claims_reconcile(node);
+	node_watch(node);
 	node_schedule(node, 0);
 }
 

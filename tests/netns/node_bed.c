@@ -249,13 +249,21 @@ int pb_peers_host_addrs(struct pb_peers *peers, const struct pb_kube_addr *ips, 
 	return 0;
 }
 
+static bool is_watching(void *arg)
+{
+	(void)arg;
+	return node_watch_fn != NULL;
+}
+
 /* An agent begins, with whatever is hooked already. */
 void bed_start(struct bed *bed)
 {
 	struct pb_err err = {0};
 
+	node_watch_fn = NULL;
 	cr_assert_eq(pb_node_new(&bed->loop, &bed->config, NULL, NULL, NULL, &bed->node, &err), 0,
 		     "%s", err.text);
+	run_until(&bed->loop, is_watching, NULL);
 }
 
 void bed_setup(struct bed *bed)

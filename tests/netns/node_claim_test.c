@@ -31,24 +31,6 @@ static bool is_answered(void *arg)
 	return ((struct answer *)arg)->times > 0;
 }
 
-static bool is_loaded(void *arg)
-{
-	struct answer a = {0};
-
-	pb_node_endpoint_add(arg,
-			     "{\"namespace\":\"x\",\"name\":\"x\",\"interface\":\"none\","
-			     "\"addresses\":[\"10.9.9.9\"]}",
-			     on_answer, &a);
-	return a.result != -EAGAIN;
-}
-
-static void bed_loaded(struct bed *bed)
-{
-	bed_setup(bed);
-	run_until(&bed->loop, is_loaded, bed->node);
-	settle(bed);
-}
-
 #define WEB(uid_, container_, iface_, more_)                                                       \
 	"{\"namespace\":\"shop\",\"name\":\"web\",\"uid\":\"" uid_                                 \
 	"\",\"container\":\"" container_ "\",\"interface\":\"" iface_                              \
@@ -74,7 +56,7 @@ Test(node_claim, add_answers_when_hooks_identity_and_record_are_there)
 	struct bed bed;
 	struct answer a = {0};
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	uint32_t ifindex = veth("cali1");
 
 	/* Given hooks that take their time, and labels that aren't known */
@@ -128,7 +110,7 @@ Test(node_claim, add_that_cant_keep_its_promise_fails_and_leaves_nothing)
 	};
 	struct bed bed;
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
 		struct answer a = {0};
 		char json[512];
@@ -154,7 +136,7 @@ Test(node_claim, add_of_an_interface_that_goes_away_meanwhile_fails_at_once)
 	struct bed bed;
 	struct answer a = {0};
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	uint32_t ifindex = veth("cali1");
 
 	pb_node_endpoint_add(bed.node, WEB("uid-1", "c1", "cali1", ""), on_answer, &a);
@@ -186,7 +168,7 @@ Test(node_claim, delete_detaches_and_succeeds_as_often_as_it_is_asked)
 	struct bed bed;
 	struct answer a = {0};
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	identity_of_pods = 300;
 	uint32_t ifindex = veth("cali1");
 
@@ -228,7 +210,7 @@ Test(node_claim, check_compares_with_what_was_announced)
 	};
 	struct bed bed;
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	identity_of_pods = 300;
 	veth("cali1");
 	added(&bed, WEB("uid-1", "c1", "cali1", ""));
@@ -268,7 +250,7 @@ Test(node_claim, a_wrong_argument_is_refused_by_name_and_changes_nothing)
 	};
 	struct bed bed;
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
 		struct answer a = {0};
 
@@ -284,7 +266,7 @@ Test(node_claim, an_early_endpoint_becomes_the_announced_one_without_a_moment_un
 {
 	struct bed bed;
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	tell_node("10.1.0.0", 24, NULL, 0);
 	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
 
@@ -305,7 +287,7 @@ Test(node_claim, a_pod_list_that_lags_behind_takes_nothing_away)
 	struct pod old;
 
 	/* Given the pod list's web-1, still on its way out */
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	identity_of_pods = 300;
 	pod_init(&old, "web", "uid-1", "10.1.0.9", NULL);
 	tell(PB_KUBE_PUT, &old);
@@ -337,7 +319,7 @@ Test(node_claim, the_next_agent_knows_announced_endpoints_and_drops_those_whose_
 	struct answer a = {0};
 
 	/* Given two announced endpoints, of which the pod list has no addresses yet */
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	identity_of_pods = 300;
 	uint32_t web = veth("cali1");
 	uint32_t db = veth("cali2");
@@ -352,7 +334,6 @@ Test(node_claim, the_next_agent_knows_announced_endpoints_and_drops_those_whose_
 	identity_of_pods = 0;
 	unhooks = 0;
 	bed_start(&bed);
-	run_until(&bed.loop, is_loaded, bed.node);
 	settle(&bed);
 	cr_expect_eq(on(web)->ep.identity, 300);
 	cr_expect_eq(on(web)->ep.id, id);
@@ -380,7 +361,6 @@ Test(node_claim, records_that_cant_be_read_or_whose_device_is_gone_are_removed)
 	sh("echo '{\"namespace\":\"shop\",\"name\":\"db\",\"interface\":\"cali2\",\"addresses\":"
 	   "[\"10.1.0.3\"],\"endpoint\":9,\"ifindex\":4711}' >/mnt/endpoints/9");
 	bed_start(&bed);
-	run_until(&bed.loop, is_loaded, bed.node);
 	settle(&bed);
 	cr_expect_eq(records(), 0);
 	cr_expect(no_endpoints(&bed));
@@ -392,7 +372,7 @@ Test(node_claim, an_agent_that_ends_answers_who_waits)
 	struct bed bed;
 	struct answer a = {0};
 
-	bed_loaded(&bed);
+	bed_setup(&bed);
 	veth("cali1");
 	pb_node_endpoint_add(bed.node, WEB("uid-1", "c1", "cali1", ""), on_answer, &a);
 	bed_end(&bed);
