@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the API server was told, read from the journal, and the judgement on a picture of the maps.
+ * What the API server was told, read from the journal.
  *
  * Owns the times: since when something is certain, and when it was possible for the last time.
  * Must never look at the maps or ask the agent.
@@ -9,71 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
-#include "mapcheck.h"
-
-/* A thing that comes and goes. Counts, because several slices may name one backend. */
-struct presence {
-	uint32_t possible;
-	uint32_t certain;
-	uint64_t possible_until; /* when `possible` became 0 */
-	uint64_t certain_since;
-};
-
-struct backend {
-	struct mc_endpoint at;
-	struct presence here;
-	uint32_t seen;	/* number of the picture that had it last */
-	uint32_t twice; /* of the one that had it more than once */
-	UT_hash_handle hh;
-};
-
-struct endpoints {
-	struct mc_endpoint *list;
-	bool *optional;
-	uint32_t n;
-};
-
-struct slice {
-	char *name;
-	struct endpoints done;
-	struct endpoints sent;
-	bool pending;
-	UT_hash_handle hh;
-};
-
-struct service {
-	char *name;
-	struct mc_endpoint at; /* family 0: no line has told it yet */
-	struct presence here;
-	bool pending;
-	bool exists;
-	struct backend *backends;
-	struct slice *slices;
-	uint32_t seen;
-	UT_hash_handle hh;
-	UT_hash_handle hh_at;
-};
-
-struct stranger {
-	struct mc_endpoint at;
-	uint64_t since;
-	uint32_t seen;
-	UT_hash_handle hh;
-};
-
-struct mc_truth {
-	FILE *journal;
-	char *line;
-	size_t line_size;
-	struct service *services;
-	struct service *by_frontend;
-	struct stranger *strangers;
-	uint64_t cut;	 /* 0: connected */
-	uint64_t joined; /* the end of the last cut */
-	uint32_t pictures;
-};
+#include "mapcheck_truth.h"
 
 /* ---- text ---- */
 
@@ -123,7 +60,7 @@ const char *mc_endpoint_text(const struct mc_endpoint *ep, char *out)
 	return out;
 }
 
-static void *must(void *p)
+void *mc_must(void *p)
 {
 	if (!p) {
 		fprintf(stderr, "mapcheck: out of memory\n");
@@ -148,23 +85,13 @@ static void certain_add(struct presence *here, int by, uint64_t at)
 	here->certain += (uint32_t)by;
 }
 
-static bool was_possible(const struct presence *here, uint64_t since)
-{
-	return here->possible > 0 || here->possible_until >= since;
-}
-
-static bool was_certain(const struct presence *here, uint64_t since)
-{
-	return here->certain > 0 && here->certain_since <= since;
-}
-
 static struct backend *backend_at(struct service *service, const struct mc_endpoint *at)
 {
 	struct backend *backend;
 
 	HASH_FIND(hh, service->backends, at, sizeof(*at), backend);
 	if (!backend) {
-		backend = must(calloc(1, sizeof(*backend)));
+		backend = mc_must(calloc(1, sizeof(*backend)));
 		backend->at = *at;
 		HASH_ADD(hh, service->backends, at, sizeof(backend->at), backend);
 	}
@@ -262,8 +189,8 @@ static struct service *service_named(struct mc_truth *truth, const char *name)
 
 	HASH_FIND_STR(truth->services, name, service);
 	if (!service) {
-		service = must(calloc(1, sizeof(*service)));
-		service->name = must(strdup(name));
+		service = mc_must(calloc(1, sizeof(*service)));
+		service->name = mc_must(strdup(name));
 		HASH_ADD_KEYPTR(hh, truth->services, service->name, strlen(name), service);
 	}
 	return service;
@@ -275,8 +202,8 @@ static struct slice *slice_named(struct service *service, const char *name)
 
 	HASH_FIND_STR(service->slices, name, slice);
 	if (!slice) {
-		slice = must(calloc(1, sizeof(*slice)));
-		slice->name = must(strdup(name));
+		slice = mc_must(calloc(1, sizeof(*slice)));
+		slice->name = mc_must(strdup(name));
 		HASH_ADD_KEYPTR(hh, service->slices, slice->name, strlen(name), slice);
 	}
 	return slice;
@@ -291,9 +218,9 @@ static bool parse_set(char **save, struct endpoints *ret)
 	while ((word = strtok_r(NULL, " \n", save))) {
 		if (ret->n == room) {
 			room = room ? room * 2 : 16;
-			ret->list = must(reallocarray(ret->list, room, sizeof(*ret->list)));
+			ret->list = mc_must(reallocarray(ret->list, room, sizeof(*ret->list)));
 			ret->optional =
-				must(reallocarray(ret->optional, room, sizeof(*ret->optional)));
+				mc_must(reallocarray(ret->optional, room, sizeof(*ret->optional)));
 		}
 		if (!mc_endpoint_parse(word, &ret->list[ret->n])) {
 			set_free(ret);
@@ -372,7 +299,7 @@ bool mc_truth_follow(struct mc_truth *truth)
 
 struct mc_truth *mc_truth_open(const char *journal)
 {
-	struct mc_truth *truth = must(calloc(1, sizeof(*truth)));
+	struct mc_truth *truth = mc_must(calloc(1, sizeof(*truth)));
 
 	truth->journal = fopen(journal, "re");
 	if (!truth->journal) {
@@ -422,132 +349,4 @@ void mc_truth_close(struct mc_truth *truth)
 	fclose(truth->journal);
 	free(truth->line);
 	free(truth);
-}
-
-/* ---- judgement ---- */
-
-/* What judging one picture needs everywhere. */
-struct judge {
-	struct mc_truth *truth;
-	FILE *out;
-	uint64_t now;
-	uint64_t since;
-	uint64_t grace;
-	unsigned wrong;
-};
-
-static void wrong(struct judge *judge, const char *service, const struct mc_endpoint *frontend,
-		  const struct mc_endpoint *backend, const char *what)
-{
-	char at[MC_ENDPOINT_TEXT], to[MC_ENDPOINT_TEXT] = "";
-
-	judge->wrong++;
-	if (backend)
-		mc_endpoint_text(backend, to);
-	fprintf(judge->out, "wrong %llu %s %s %s %s\n", (unsigned long long)judge->now, service,
-		mc_endpoint_text(frontend, at), backend ? to : "-", what);
-}
-
-static void judge_backends(struct judge *judge, struct service *service,
-			   const struct mc_frontend *frontend)
-{
-	const uint32_t number = judge->truth->pictures;
-	struct backend *backend, *next;
-
-	for (uint32_t i = 0; i < frontend->n_backends; i++) {
-		const struct mc_endpoint *at = &frontend->backends[i];
-
-		HASH_FIND(hh, service->backends, at, sizeof(*at), backend);
-		if (!backend) {
-			wrong(judge, service->name, &frontend->at, at, "was never a backend");
-			continue;
-		}
-		/* Once it is a pool that is being rearranged. */
-		if (backend->seen == number) {
-			if (backend->twice && backend->twice == number - 1)
-				wrong(judge, service->name, &frontend->at, at, "is there twice");
-			backend->twice = number;
-		}
-		if (!was_possible(&backend->here, judge->since))
-			wrong(judge, service->name, &frontend->at, at, "was removed long ago");
-		backend->seen = number;
-	}
-	HASH_ITER (hh, service->backends, backend, next) {
-		if (backend->seen != number && was_certain(&backend->here, judge->since))
-			wrong(judge, service->name, &frontend->at, &backend->at, "is missing");
-		/* Nothing asks about it again, except to say that it was removed. */
-		if (!backend->here.possible && !judge->truth->cut && backend->seen != number &&
-		    backend->here.possible_until + 10 * judge->grace < judge->now) {
-			HASH_DEL(service->backends, backend);
-			free(backend);
-		}
-	}
-}
-
-/* A frontend without a line: its line may be on the way. */
-static void judge_stranger(struct judge *judge, const struct mc_endpoint *at)
-{
-	struct stranger *stranger;
-
-	HASH_FIND(hh, judge->truth->strangers, at, sizeof(*at), stranger);
-	if (!stranger) {
-		stranger = must(calloc(1, sizeof(*stranger)));
-		stranger->at = *at;
-		stranger->since = judge->now;
-		HASH_ADD(hh, judge->truth->strangers, at, sizeof(stranger->at), stranger);
-	}
-	stranger->seen = judge->truth->pictures;
-	if (stranger->since < judge->since)
-		wrong(judge, "-", at, NULL, "is nobody's frontend");
-}
-
-static void judge_absent(struct judge *judge)
-{
-	const uint32_t number = judge->truth->pictures;
-	struct service *service, *next;
-	struct stranger *stranger, *next_stranger;
-
-	HASH_ITER (hh, judge->truth->services, service, next) {
-		if (service->seen != number && was_certain(&service->here, judge->since))
-			wrong(judge, service->name, &service->at, NULL, "is missing");
-	}
-	HASH_ITER (hh, judge->truth->strangers, stranger, next_stranger) {
-		if (stranger->seen == number)
-			continue;
-		HASH_DEL(judge->truth->strangers, stranger);
-		free(stranger);
-	}
-}
-
-unsigned mc_truth_judge(struct mc_truth *truth, const struct mc_picture *picture, uint64_t now,
-			uint64_t grace, bool others, FILE *out)
-{
-	uint64_t from = now;
-	struct judge judge = {.truth = truth, .out = out, .now = now, .grace = grace};
-
-	/* After a cut the agent has the grace time for what it heard of late. */
-	if (truth->joined && truth->joined + grace < now)
-		truth->cut = truth->joined = 0;
-	if (truth->cut && truth->cut < now)
-		from = truth->cut;
-	judge.since = from - grace;
-	truth->pictures++;
-	for (uint32_t i = 0; i < picture->n_frontends; i++) {
-		const struct mc_frontend *frontend = &picture->frontends[i];
-		struct service *service;
-
-		HASH_FIND(hh_at, truth->by_frontend, &frontend->at, sizeof(frontend->at), service);
-		if (!service) {
-			if (!others)
-				judge_stranger(&judge, &frontend->at);
-			continue;
-		}
-		service->seen = truth->pictures;
-		if (!was_possible(&service->here, judge.since))
-			wrong(&judge, service->name, &frontend->at, NULL, "is gone for long");
-		if (!frontend->unsettled)
-			judge_backends(&judge, service, frontend);
-	}
-	judge_absent(&judge);
-	return judge.wrong;
 }

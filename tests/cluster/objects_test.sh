@@ -17,6 +17,9 @@ then_ok "the API server answers (EndpointSlice $cluster_discovery)" cluster_star
 agent_from_api
 then_ok "the agent becomes ready with the rights of deploy/rbac.yaml" agent_start node-a
 then_within "every kind that it watches is healthy" 20 kinds_healthy
+http() { in_net node-a curl -sf -m 5 "http://127.0.0.1:9876$1"; }
+metric() { http /metrics | awk -v name="$1" '$1 == name { print $2 }'; }
+then_ok "/readyz says that it is ready" http /readyz
 reader_start
 
 begin create
@@ -115,7 +118,8 @@ forbidden() {
 		kube_status '' | grep -q endpointslices
 }
 then_within "the status names verb and resource" 40 forbidden
-note "$(kind last_error)"
+note "$(kind last_error | cut -c 1-120)"
+then_is "so does the metric" "$(metric 'patchbay_kube_healthy{kind="EndpointSlice"}')" 0
 then_is "what was known stays" "$(backends_of held)" 10.3.0.2
 when "the role comes back"
 slice_put held held-a 10.3.0.3
@@ -124,6 +128,9 @@ then_within "the change comes through without a restart" 60 "backends_are held 1
 then_ok "everything else too" in_step 60
 journal joined
 then_within "every kind is healthy" 60 kinds_healthy
+
+then_is "the metric counts what the status counts" \
+	"$(metric 'patchbay_kube_objects{kind="EndpointSlice"}')" "$(kind objects)"
 
 begin source_switched
 given "a directory with the objects that the server has"
