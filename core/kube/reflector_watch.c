@@ -9,7 +9,7 @@
 
 /* Watches in a row that fail without an event until the resource version itself is doubted. */
 #define FAILURES_MAX 5
-/* Watches in a row that break off before their objects are complete, until a list is asked for. */
+/* Watches in a row that don't get to the end of their objects, until a list is asked for. */
 #define INITIAL_FAILURES_MAX 3
 /* A list that is not older than this many of the shortest watches is not repeated at once. */
 #define LIST_FRESH 10
@@ -70,6 +70,16 @@ static void initial_unknown(struct pb_reflector *r, const char *why)
 	reflector_run(r);
 }
 
+/*
+ * What keeps a WatchList from its mark need not keep a list from its end: a list is answered from
+ * the server's memory even while its etcd can't be asked for the current state.
+ */
+static void initial_failed(struct pb_reflector *r)
+{
+	if (++r->initial_failures >= INITIAL_FAILURES_MAX)
+		r->list_once = true;
+}
+
 static void initial_refused(struct pb_reflector *r, const struct pb_api_answer *answer)
 {
 	long status = answer->http.rc == 0 ? answer->http.status : 0;
@@ -83,6 +93,8 @@ static void initial_refused(struct pb_reflector *r, const struct pb_api_answer *
 	} else {
 		if (status == 404)
 			r->found = false;
+		else if (status >= 500 || status == 410)
+			initial_failed(r);
 		reflector_refused(r, answer, "watch");
 	}
 }
@@ -91,8 +103,7 @@ static void initial_broken(struct pb_reflector *r, const char *why)
 {
 	char name[128], text[1400];
 
-	if (++r->initial_failures >= INITIAL_FAILURES_MAX)
-		r->list_once = true;
+	initial_failed(r);
 	snprintf(text, sizeof(text), "watch %s: %s", reflector_name(r, name, sizeof(name)), why);
 	reflector_retry(r, 0, text);
 }
@@ -213,8 +224,11 @@ static void on_watch_tick(uv_timer_t *timer)
 
 	if (!r->opened && silence >= beat) {
 		pb_api_give_up(PB_TAKE_PTR(r->call));
+		if (r->initial)
+			initial_failed(r);
+		else
+			watch_failed(r);
 		r->initial = false;
-		watch_failed(r);
 		reflector_retry(r, 0, "watch: the server doesn't answer");
 	} else if (r->initial) {
 		if (r->opened && silence >= r->timing.initial_ms)

@@ -235,6 +235,8 @@ static void on_watch(struct fake_api *api, struct fake_conn *conn, const struct 
 	query(r->path, "resourceVersion", rv, sizeof(rv));
 	query(r->path, "sendInitialEvents", initial, sizeof(initial));
 	since = initial[0] ? api->rv : strtoul(rv, NULL, 10);
+	if (initial[0] && api->watch_list == FAKE_WATCH_LIST_MUTE)
+		return;
 	if (initial[0] && api->watch_list == FAKE_WATCH_LIST_INVALID)
 		return reply_status(conn, 422, "Invalid",
 				    "resourceVersionMatch: Forbidden: resourceVersionMatch is "

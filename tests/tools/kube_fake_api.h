@@ -60,6 +60,7 @@ enum fake_watch_list {
 	FAKE_WATCH_LIST_INVALID, /* 422: since 1.19, when it isn't there or switched off */
 	FAKE_WATCH_LIST_IGNORED, /* before 1.19: the objects come, their end is never marked */
 	FAKE_WATCH_LIST_SERVED,
+	FAKE_WATCH_LIST_MUTE,	  /* no answer at all */
 	FAKE_WATCH_LIST_UNMARKED, /* served, but the mark waits for fake_api_mark() */
 };
 void fake_api_watch_list(struct fake_api *api, enum fake_watch_list how);

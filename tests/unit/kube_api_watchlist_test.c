@@ -155,6 +155,45 @@ Test(kube_api_watchlist, nonsense_before_the_mark_starts_again_after_a_pause)
 	said_before_the_mark("hello\n", "a line of the watch is not an event");
 }
 
+Test(kube_api_watchlist, a_bookmark_without_a_version_starts_again_after_a_pause)
+{
+	said_before_the_mark("{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"annotations\":"
+			     "{\"k8s.io/initial-events-end\":\"true\"}}}}\n",
+			     "an event of the watch has no resourceVersion");
+}
+
+Test(kube_api_watchlist, a_second_mark_is_a_bookmark)
+{
+	struct bench b;
+
+	three(&b, FAKE_WATCH_LIST_SERVED);
+	bench_start(&b, NULL, SVC);
+	WAIT(&b, b.sink.synced[SVC] == 1);
+	fake_api_tick(b.api);
+	fake_api_mark(b.api);
+	fake_api_end_watches(b.api, true);
+	WAIT(&b, fake_api_asked(b.api, "watch=1&resourceVersion=104&", NULL) == 1);
+	cr_assert(has_log(&b, "begin\n" THREE "end\n"), "%s", bench_log(&b));
+	bench_close(&b);
+}
+
+/* A login page, say. */
+Test(kube_api_watchlist, a_page_of_html_is_neither_list_nor_watch)
+{
+	static const char html[] = "<html>\n<body>please log in</body>\n</html>\n";
+	struct bench b;
+
+	three(&b, FAKE_WATCH_LIST_SERVED);
+	fake_api_fail(b.api, SERVICES, 6, 200, "Content-Type: text/html\r\n", html);
+	bench_start(&b, NULL, SVC);
+	WAIT(&b, bench_says(&b, SVC, "a line of the watch is not an event"));
+	WAIT(&b, bench_says(&b, SVC, "the answer is not a Kubernetes list"));
+	cr_assert_eq(b.sink.synced[SVC], 0);
+	WAIT(&b, b.sink.synced[SVC] == 1);
+	cr_assert_str_eq(bench_objects(&b, SVC), "a/one a/two b/one");
+	bench_close(&b);
+}
+
 Test(kube_api_watchlist, a_busy_server_is_asked_again_when_it_wants)
 {
 	struct bench b;
@@ -187,6 +226,35 @@ Test(kube_api_watchlist, what_never_gets_to_the_mark_is_listed_for_once)
 	fake_api_compact(b.api);
 	WAIT(&b, b.sink.synced[SVC] == 2);
 	cr_assert_eq(fake_api_asked(b.api, INITIAL, NULL), 4);
+	bench_close(&b);
+}
+
+/* Its etcd is slow or gone: a state as new as the request can't be had, the cache can be read. */
+Test(kube_api_watchlist, what_is_refused_again_and_again_is_listed_for_once)
+{
+	struct bench b;
+
+	three(&b, FAKE_WATCH_LIST_SERVED);
+	fake_api_fail(b.api, INITIAL, 1000, 504, "", "{\"message\":\"Too large version\"}");
+	bench_start(&b, NULL, SVC);
+	WAIT(&b, b.sink.synced[SVC] == 1);
+	cr_assert_eq(fake_api_asked(b.api, INITIAL, NULL), 3);
+	cr_assert_eq(fake_api_asked(b.api, "limit=500&resourceVersion=0", NULL), 1);
+	WAIT(&b, fake_api_watches(b.api) == 1);
+	bench_close(&b);
+}
+
+/* The head of the answer never comes; that of any other request does. */
+Test(kube_api_watchlist, what_is_never_answered_is_listed_for_once)
+{
+	struct bench b;
+
+	three(&b, FAKE_WATCH_LIST_MUTE);
+	b.timing.heartbeat_ms = 50;
+	bench_start(&b, NULL, SVC);
+	WAIT(&b, b.sink.synced[SVC] == 1);
+	cr_assert_eq(fake_api_asked(b.api, INITIAL, NULL), 3);
+	cr_assert_eq(fake_api_asked(b.api, "limit=", NULL), 1);
 	bench_close(&b);
 }
 
