@@ -169,6 +169,22 @@ static void list_refused(struct pb_reflector *r, const struct pb_api_answer *ans
 		reflector_refused(r, answer, "list");
 }
 
+/* Goes on with the page that `token` names. */
+static void list_next_page(struct pb_reflector *r, const char *token)
+{
+	PB_FREE char *before = PB_TAKE_PTR(r->next_page);
+
+	r->next_page = reflector_escape(token);
+	if (r->next_page && before && strcmp(before, r->next_page) == 0) {
+		free(PB_TAKE_PTR(r->next_page));
+		list_broken(r, "a page of the list names itself as the next");
+	} else if (r->next_page) {
+		reflector_run(r);
+	} else {
+		list_broken(r, "out of memory");
+	}
+}
+
 static void on_list_done(void *arg, const struct pb_api_answer *answer)
 {
 	struct pb_reflector *r = arg;
@@ -190,16 +206,10 @@ static void on_list_done(void *arg, const struct pb_api_answer *answer)
 	}
 	r->lacks_list = false;
 	token = pb_json_stream_continue(r->list);
-	if (!token[0]) {
-		list_complete(r);
-		return;
-	}
-	free(r->next_page);
-	r->next_page = reflector_escape(token);
-	if (r->next_page)
-		reflector_run(r);
+	if (token[0])
+		list_next_page(r, token);
 	else
-		list_broken(r, "out of memory");
+		list_complete(r);
 }
 
 /* No list takes longer than a minute to go on: the server's own limit for a request. */

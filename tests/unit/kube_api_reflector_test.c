@@ -188,6 +188,24 @@ Test(kube_api_reflector, an_inconsistent_continue_token_is_not_used)
 	bench_close(&b);
 }
 
+/* Without a pause the agent and its server would be busy with nothing else. */
+Test(kube_api_reflector, a_page_that_is_its_own_successor_ends_the_list)
+{
+	struct bench b;
+
+	five_services(&b);
+	fake_api_fail(b.api, SERVICES "?limit", 2, 200, "",
+		      "{\"metadata\":{\"resourceVersion\":\"9\",\"continue\":\"a/b\"},\"items\":"
+		      "[{\"metadata\":{\"name\":\"x\",\"namespace\":\"n\"}}]}");
+	bench_start(&b, NULL, SVC);
+	WAIT(&b, bench_says(&b, SVC, "retrying in") &&
+			 bench_says(&b, SVC, "a page of the list names itself as the next"));
+	WAIT(&b, fake_api_watches(b.api) == 1);
+	cr_assert_str_eq(bench_objects(&b, SVC), "n/a n/b n/c n/d n/e");
+	cr_assert_eq(fake_api_asked(b.api, "continue=a%2Fb", NULL), 1);
+	bench_close(&b);
+}
+
 Test(kube_api_reflector, expired_in_answer_to_a_list_asks_for_the_current_state)
 {
 	struct bench b;
