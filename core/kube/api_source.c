@@ -143,9 +143,9 @@ static void probe_start(struct api_source *s)
 {
 	static const struct pb_api_calls calls = {.body = on_probe_body, .done = on_probe_done};
 
-	pb_buf_reset(&s->probe_body);
 	if (s->probe)
 		return;
+	pb_buf_reset(&s->probe_body);
 	if (pb_api_get(s->client, "/version", PB_API_QUICK, &calls, s, &s->probe) < 0) {
 		s->probe = NULL;
 		uv_timer_start(&s->timer, on_timer, s->timing.backoff_max_ms, 0);

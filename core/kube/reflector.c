@@ -187,6 +187,7 @@ void pb_reflector_start(struct pb_reflector *r)
 	r->found = r->recheck = false;
 	r->version = r->candidate = 0;
 	r->failures = 0;
+	r->lists = 0;
 	r->initial_failures = 0;
 	r->list_once = r->began_with_objects = false;
 	r->lacks_list = r->lacks_watch = false;

@@ -87,7 +87,8 @@ struct pb_reflector {
 	bool lacks_list, lacks_watch; /* refused with 403, and not allowed since */
 	char text[1700];
 	char name[128]; /* for status */
-	uint64_t lists, bytes, last_event;
+	uint64_t lists; /* complete ones since the start */
+	uint64_t bytes, last_event;
 
 	void (*closed)(void *arg);
 	void *closed_arg;

@@ -175,6 +175,22 @@ Test(kube_api_source, a_forbidden_list_names_verb_and_resource_and_counts_as_abs
 	bench_close(&b);
 }
 
+/* Else whoever asks anew would wait for both kinds for ever. */
+Test(kube_api_source, a_refusal_counts_as_absent_for_who_asks_anew_too)
+{
+	struct bench b;
+
+	bench_open(&b);
+	bench_start(&b, NULL, SLICE);
+	WAIT(&b, b.sink.synced[SLICE] == 1);
+	bench_want(&b, SLICE, false);
+	fake_api_fail(b.api, SLICES "?", 1000, 403, "", forbidden);
+	bench_want(&b, SLICE, true);
+	WAIT(&b, bench_says(&b, SLICE, "lacks verb \"list\""));
+	cr_assert_eq(b.sink.absent[SLICE], 1);
+	bench_close(&b);
+}
+
 Test(kube_api_source, a_forbidden_discovery_names_its_path)
 {
 	struct bench b;
