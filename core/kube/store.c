@@ -277,6 +277,12 @@ void pb_sink_absent(struct pb_sink *sink, uint32_t kind)
 	pb_kube_known_set(kube, kind, PB_KNOWN_ABSENT);
 }
 
+void pb_kube_state_forget(struct pb_kube_store *store)
+{
+	set_text(&store->state, NULL);
+	store->healthy = false;
+}
+
 void pb_sink_state(struct pb_sink *sink, uint32_t kind, bool healthy, const char *text)
 {
 	struct pb_kube_store *store = store_of(kube_of(sink), kind);

@@ -110,6 +110,8 @@ void pb_kube_store_put(struct pb_kube *kube, struct pb_kube_object *object);
 void pb_kube_store_refused(struct pb_kube *kube, uint32_t kind, const char *text);
 /* Forgets all objects of a kind and tells its watches. */
 void pb_kube_store_clear(struct pb_kube *kube, uint32_t kind);
+/* What the source said of itself: it is another one, or nobody asks it any more. */
+void pb_kube_state_forget(struct pb_kube_store *store);
 /* Removes an entry that nobody needs any more. */
 void pb_kube_store_settle(struct pb_kube_store *store, struct pb_kube_entry *entry);
 

@@ -57,6 +57,7 @@ static void want_all(struct pb_kube *kube)
 	for (uint32_t kind = 1; kind < PB_KUBE_KINDS; kind++) {
 		if (!kube->stores[kind].watches)
 			continue;
+		pb_kube_state_forget(&kube->stores[kind]);
 		if (kube->source)
 			kube->source->ops->want(kube->source, kind, true);
 		else

@@ -281,9 +281,7 @@ static void kind_unwanted(struct pb_kube *kube, uint32_t kind)
 	store->known = PB_KNOWN_NOT;
 	store->version[0] = '\0';
 	store->listing = false;
-	free(store->state);
-	store->state = NULL;
-	store->healthy = false;
+	pb_kube_state_forget(store);
 }
 
 void pb_kube_unwatch(struct pb_kube_watch *watch)

@@ -23,7 +23,7 @@ struct world {
 	struct pb_kube *kube;
 	struct pb_kube_watch *watch;
 	char dir[32];	   /* of everything */
-	struct pb_buf log; /* "+a", "~a" replaced, "-a", ".v1" synced */
+	struct pb_buf log; /* "+a", "~a" replaced, "-a", ".v1" synced, "!" absent */
 	bool closed;
 };
 
@@ -39,6 +39,8 @@ static void on_event(void *arg, const struct pb_kube_event *event)
 
 	if (event->kind == PB_KUBE_SYNCED)
 		pb_buf_printf(&w->log, ".%s ", event->api_version);
+	else if (event->kind == PB_KUBE_ABSENT)
+		pb_buf_printf(&w->log, "! ");
 	else
 		pb_buf_printf(&w->log, "%s%s ",
 			      event->kind == PB_KUBE_DELETE ? "-"
@@ -254,6 +256,61 @@ Test(kube_api_switch, a_source_that_cant_be_read_leaves_the_old_one_at_work)
 }
 
 /* ---- the same path ---- */
+
+static const cJSON *namespaces_of(const cJSON *status)
+{
+	const cJSON *kind;
+
+	cJSON_ArrayForEach (kind, cJSON_GetObjectItemCaseSensitive(status, "kinds"))
+		if (strcmp(pb_json_str(kind, "kind", ""), "Namespace") == 0)
+			return kind;
+	return NULL;
+}
+
+Test(kube_api_switch, without_a_source_status_says_so_and_nothing_of_the_old_one)
+{
+	struct pb_config none = {.kubernetes = {.source = PB_SOURCE_NONE}};
+	PB_JSON_FREE cJSON *status = NULL;
+	struct pb_err err = {0};
+	const cJSON *kind;
+	struct world w;
+
+	world_open(&w);
+	cr_assert_eq(pb_kube_start(w.kube, &none, &err), 0);
+	expect(&w, "! -a -b ");
+	status = pb_kube_status_json(w.kube);
+	kind = namespaces_of(status);
+	cr_assert_str_eq(pb_json_str(status, "source", ""), "none");
+	cr_assert_str_eq(pb_json_str(kind, "state", ""), "not served");
+	cr_assert_str_eq(pb_json_str(kind, "source", "?"), "");
+	cr_assert(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(kind, "healthy")));
+	world_close(&w);
+}
+
+/* Each SIGHUP catches the source before it somewhere else: connecting, listing, reading. */
+Test(kube_api_switch, back_and_forth_leaves_the_last_source_at_work)
+{
+	struct world w;
+
+	world_open(&w);
+	fake_http_chunk(fake_api_http(w.api), 7);
+	for (int i = 0; i < 40; i++) {
+		switch_to(&w, i & 1 ? PB_SOURCE_API : PB_SOURCE_MANIFESTS,
+			  i & 1 ? "kubeconfig" : "manifests");
+		for (int turn = 0; turn < i / 2; turn++) {
+			PB_JSON_FREE cJSON *status = pb_kube_status_json(w.kube);
+
+			cr_assert_not_null(namespaces_of(status));
+			uv_run(&w.loop, UV_RUN_ONCE);
+		}
+	}
+	turn_until(&w, has_watches, &(unsigned){1});
+	pb_buf_reset(&w.log);
+	fake_api_put(w.api, NAMESPACES, "", "d", "");
+	fake_api_delete(w.api, NAMESPACES, "", "a");
+	expect(&w, "+d -a ");
+	world_close(&w);
+}
 
 Test(kube_api_switch, a_kubeconfig_that_did_not_change_is_no_change)
 {
