@@ -9,7 +9,7 @@ kube_probe=$PB_TOP_BUILDDIR/tests/bench/kube_probe
 declare -A server_pid server_in server_out
 
 kube_missing() {
-	[ -x "$kube_server" ] || echo "kube_server is not built: apt install libssl-dev"
+	[ -x "$kube_server" ] || echo "kube_server is not built: apt install libssl-dev libnghttp2-dev zlib1g-dev, then configure again"
 	command -v openssl >/dev/null || echo "apt install openssl"
 }
 

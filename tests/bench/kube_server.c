@@ -6,7 +6,8 @@
  *
  * A cluster "v1.MINOR" of SERVICES Services with ENDPOINTS each in slices of at most SLICE, and
  * one Service with BIG more if that isn't 0. Serves version, discovery, lists in pages, watches
- * (with the objects in them for who asks and MINOR from 33 on) and bookmarks over HTTP/2 and TLS.
+ * (with the objects in them for who asks and MINOR from 33 on) and bookmarks over HTTP/2 and TLS;
+ * long lists compressed for who asks, watches never, as the real server does it.
  * Prints "url URL", then obeys lines on standard input, each answered by one line:
  *
  *   show N               what the next change of slice N will be: "next NS SERVICE OLD NEW"
@@ -19,13 +20,16 @@
  * is the agent.
  */
 #include <uv.h>
+#include <zlib.h>
 
-#include "h2_server.h"
+#include "kube_h2.h"
 #include "kube_objects.h"
 
 #define WATCHES 16
 #define BOOKMARK_MS 20000
 #define TICK_MS 5
+/* The real server's: shorter answers go out as they are. */
+#define GZIP_FROM ((size_t)128 * 1024)
 #define STRIDE 997 /* prime: changes that follow each other are in Services far apart */
 
 struct watch {
@@ -67,9 +71,31 @@ static const char *query(const char *path, const char *key)
 
 static void answer(struct h2_stream *stream, const char *text, size_t len)
 {
-	h2_begin(stream, 200);
+	h2_begin(stream, "200", false);
 	h2_send(stream, text, len);
 	h2_end(stream);
+}
+
+static void answer_gzip(struct h2_stream *stream, char *text, size_t len)
+{
+	const int gzip = 16; /* added to the window's bits: with gzip's head, not zlib's */
+	z_stream z = {.next_in = (unsigned char *)text, .avail_in = (unsigned)len};
+	unsigned char *out;
+	size_t room;
+
+	if (deflateInit2(&z, Z_BEST_SPEED, Z_DEFLATED, MAX_WBITS + gzip, MAX_MEM_LEVEL - 1,
+			 Z_DEFAULT_STRATEGY) != Z_OK)
+		abort();
+	room = deflateBound(&z, len);
+	z.next_out = out = malloc(room);
+	z.avail_out = (unsigned)room;
+	if (!out || deflate(&z, Z_FINISH) != Z_STREAM_END)
+		abort();
+	h2_begin(stream, "200", true);
+	h2_send(stream, (char *)out, room - z.avail_out);
+	h2_end(stream);
+	deflateEnd(&z);
+	free(out);
 }
 
 enum what {
@@ -119,8 +145,9 @@ static void print_object(const struct server *s, enum what what, unsigned i, str
 		cluster_print_slice(&s->cluster, i, false, out);
 }
 
-static void on_list(struct server *s, struct h2_stream *stream, const char *path)
+static void on_list(struct server *s, struct h2_stream *stream, const struct h2_request *request)
 {
+	const char *path = request->path;
 	const char *limit = query(path, "limit"), *token = query(path, "continue");
 	unsigned from = token ? (unsigned)strtoul(token, NULL, 10) : 0, to;
 	PB_BUF_FREE struct pb_buf out = {0};
@@ -143,7 +170,10 @@ static void on_list(struct server *s, struct h2_stream *stream, const char *path
 		print_object(s, what, i, &out);
 	}
 	pb_buf_printf(&out, "]}\n");
-	answer(stream, out.data, out.len);
+	if (request->gzip && out.len > GZIP_FROM)
+		answer_gzip(stream, out.data, out.len);
+	else
+		answer(stream, out.data, out.len);
 }
 
 static void send_bookmark(const struct server *s, const struct watch *w, const char *annotations)
@@ -193,20 +223,20 @@ static void on_watch(struct server *s, struct h2_stream *stream, const char *pat
 	w->slices = what == SLICES;
 	snprintf(w->kind, sizeof(w->kind), "%s", kind);
 	snprintf(w->version, sizeof(w->version), "%s", version);
-	h2_begin(stream, 200);
+	h2_begin(stream, "200", false);
 	if (query(path, "sendInitialEvents"))
 		send_all(s, w, what);
 }
 
-static void on_request(void *arg, struct h2_stream *stream, const char *path)
+static void on_request(void *arg, struct h2_stream *stream, const struct h2_request *request)
 {
 	static const char resources[] =
 		"{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":"
 		"\"discovery.k8s.io/v1\",\"resources\":[{\"name\":\"endpointslices\","
 		"\"singularName\":\"endpointslice\",\"namespaced\":true,\"kind\":\"EndpointSlice\","
 		"\"verbs\":[\"get\",\"list\",\"watch\"]}]}\n";
+	const char *kind, *version, *path = request->path;
 	struct server *s = arg;
-	const char *kind, *version;
 	char text[128];
 
 	what_of(path, &kind, &version);
@@ -218,12 +248,12 @@ static void on_request(void *arg, struct h2_stream *stream, const char *path)
 	} else if (strcmp(path, "/apis/discovery.k8s.io/v1") == 0) {
 		answer(stream, resources, strlen(resources));
 	} else if (!*kind) {
-		h2_begin(stream, 404);
+		h2_begin(stream, "404", false);
 		h2_end(stream);
 	} else if (query(path, "watch")) {
 		on_watch(s, stream, path);
 	} else {
-		on_list(s, stream, path);
+		on_list(s, stream, request);
 	}
 }
 

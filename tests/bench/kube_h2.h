@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * HTTP/2 (RFC 9113) over TLS for the benchmark's API server: as much of it as one well-behaved
- * client needs.
+ * HTTP/2 over TLS for the benchmark's API server: nghttp2 on connections of the fake API server.
  *
- * Owns streams and flow control. Understands of a request only its path, and answers everything
- * with status 200 and JSON: what must be refused is refused in the body of the tests' own server.
+ * Owns streams and what they have yet to send. Understands of a request its path and whether gzip
+ * is welcome, and answers with JSON. Its one client is the agent: one that breaks the protocol
+ * breaks the benchmark.
  */
-#ifndef BENCH_H2_SERVER_H
-#define BENCH_H2_SERVER_H
+#ifndef BENCH_KUBE_H2_H
+#define BENCH_KUBE_H2_H
 
 #include <base/base.h>
 
@@ -16,8 +16,14 @@
 struct h2_server;
 struct h2_stream;
 
+struct h2_request {
+	char path[4096]; /* with the query */
+	bool gzip;
+};
+
 struct h2_calls {
-	void (*request)(void *arg, struct h2_stream *stream, const char *path);
+	/* The request lives as long as the stream. */
+	void (*request)(void *arg, struct h2_stream *stream, const struct h2_request *request);
 	/* The client let go of a stream that has not ended, or its connection broke. */
 	void (*gone)(void *arg, struct h2_stream *stream);
 };
@@ -26,10 +32,9 @@ struct h2_calls {
 struct h2_server *h2_server_new(uv_loop_t *loop, const char *cert, const char *key,
 				const struct h2_calls *calls, void *arg);
 const char *h2_server_url(const struct h2_server *server);
-void h2_server_close(struct h2_server *server);
 
-/* The answer's head: 200, or another status without a body. */
-void h2_begin(struct h2_stream *stream, unsigned status);
+/* The answer's head: a status of three digits; gzip: the body will be compressed. */
+void h2_begin(struct h2_stream *stream, const char *status, bool gzip);
 /* Queues bytes; they go out as the client's windows allow. */
 void h2_send(struct h2_stream *stream, const char *data, size_t len);
 /* Nothing follows what is queued; the stream must not be used again. */
