@@ -114,8 +114,11 @@ PB_INLINE __u32 spread(__u32 number, __u32 n)
 /* One load, whatever the compiler would rather do: the memory changes under us. */
 #define ONCE(x_) (*(const volatile __typeof__(x_) *)&(x_))
 
-/* The backend behind a slot if both belong to the pool, else NULL. */
-PB_INLINE struct kpr_backend *backend_of(__u32 at, __u32 pool)
+/*
+ * The backend behind a slot if both belong to the pool. A copy, looked at last: whatever happens
+ * to the record from then on, and however long this program is held up, the copy was the pool's.
+ */
+PB_INLINE int backend_of(__u32 at, __u32 pool, struct kpr_backend *ret_backend)
 {
 	struct kpr_slot *slot = bpf_map_lookup_elem(&kpr_slots, &at);
 	struct kpr_backend *b;
@@ -126,18 +129,26 @@ PB_INLINE struct kpr_backend *backend_of(__u32 at, __u32 pool)
 	__u32 id;
 
 	if (!slot)
-		return NULL;
+		return 0;
 	seen.word = *(const volatile __u64 *)slot;
 	if (seen.slot.pool != pool)
-		return NULL;
+		return 0;
 	id = seen.slot.backend;
 	b = bpf_map_lookup_elem(&kpr_backends, &id);
-	return b && ONCE(b->pool) == pool ? b : NULL;
+	if (!b)
+		return 0;
+	ret_backend->addr.v6[0] = ONCE(b->addr.v6[0]);
+	ret_backend->addr.v6[1] = ONCE(b->addr.v6[1]);
+	ret_backend->addr.v6[2] = ONCE(b->addr.v6[2]);
+	ret_backend->addr.v6[3] = ONCE(b->addr.v6[3]);
+	ret_backend->port = ONCE(b->port);
+	ret_backend->family = ONCE(b->family);
+	return ONCE(b->pool) == pool;
 }
 
 /* What choose() found: where the call goes, and the frontend's id. */
 struct choice {
-	struct kpr_backend *backend;
+	struct kpr_backend backend;
 	__u32 id;
 };
 
@@ -155,7 +166,6 @@ PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie, struct ch
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
 		struct kpr_service *svc = bpf_map_lookup_elem(&kpr_services, key);
-		struct kpr_backend *b;
 		__u32 count, tie;
 
 		if (!svc)
@@ -167,10 +177,9 @@ PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie, struct ch
 			return svc->flags & KPR_SERVICE_FAIL_OPEN ? NOT_OURS : NO_BACKEND;
 		}
 		tie = ONCE(svc->tie);
-		b = backend_of(ONCE(svc->base) + spread(number, count), tie ^ mask);
-		if (!b)
+		if (!backend_of(ONCE(svc->base) + spread(number, count), tie ^ mask,
+				&ret_choice->backend))
 			continue;
-		ret_choice->backend = b;
 		ret_choice->id = ONCE(svc->id);
 		if (ONCE(svc->tie) == tie)
 			return TRANSLATED;
@@ -182,7 +191,7 @@ PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie, struct ch
 PB_INLINE long remember(const struct kpr_key *frontend, __u64 cookie, const struct choice *choice,
 			int may_exist)
 {
-	const struct kpr_backend *b = choice->backend;
+	const struct kpr_backend *b = &choice->backend;
 	struct kpr_reverse_key key = {.cookie = cookie,
 				      .addr = b->addr,
 				      .port = b->port,
@@ -200,24 +209,22 @@ PB_INLINE long remember(const struct kpr_key *frontend, __u64 cookie, const stru
 }
 
 /*
- * Common part of connect and sendmsg: on TRANSLATED *ret_backend is where the call goes. A
+ * Common part of connect and sendmsg: on TRANSLATED *ret_choice is where the call goes. A
  * datagram whose answer could not be translated back is refused rather than answered by a
  * stranger; a connection only loses its getpeername().
  */
 PB_INLINE enum outcome translate(struct bpf_sock_addr *ctx, const struct kpr_key *key,
-				 struct kpr_backend **ret_backend)
+				 struct choice *ret_choice)
 {
-	struct choice choice = {0};
 	enum outcome outcome;
 	__u64 cookie;
 
 	if (key->protocol == 0 || key->port == 0)
 		return NOT_OURS;
 	cookie = bpf_get_socket_cookie(ctx);
-	outcome = choose(key, cookie, &choice);
-	*ret_backend = choice.backend;
+	outcome = choose(key, cookie, ret_choice);
 	if (outcome == TRANSLATED &&
-	    remember(key, cookie, &choice, key->protocol != AF_INET_PROTO_TCP) < 0 &&
+	    remember(key, cookie, ret_choice, key->protocol != AF_INET_PROTO_TCP) < 0 &&
 	    key->protocol != AF_INET_PROTO_TCP)
 		outcome = NO_MEMORY;
 	return outcome;
@@ -234,13 +241,14 @@ PB_INLINE int leave(struct bpf_sock_addr *ctx, enum outcome outcome)
 
 PB_INLINE int forward4(struct bpf_sock_addr *ctx)
 {
-	struct kpr_backend *b = NULL;
+	struct choice choice = {0};
+	const struct kpr_backend *b = &choice.backend;
 	enum outcome outcome;
 	struct kpr_key key;
 
 	key_from_ctx4(ctx, &key);
-	outcome = translate(ctx, &key, &b);
-	if (outcome == TRANSLATED && b) {
+	outcome = translate(ctx, &key, &choice);
+	if (outcome == TRANSLATED) {
 		pb_sock_keep_orig(ctx);
 		ctx->user_ip4 = b->addr.v4;
 		ctx->user_port = b->port;
@@ -250,13 +258,14 @@ PB_INLINE int forward4(struct bpf_sock_addr *ctx)
 
 PB_INLINE int forward6(struct bpf_sock_addr *ctx)
 {
-	struct kpr_backend *b = NULL;
+	struct choice choice = {0};
+	const struct kpr_backend *b = &choice.backend;
 	enum outcome outcome;
 	struct kpr_key key;
 	int mapped = key_from_ctx6(ctx, &key);
 
-	outcome = translate(ctx, &key, &b);
-	if (outcome == TRANSLATED && b) {
+	outcome = translate(ctx, &key, &choice);
+	if (outcome == TRANSLATED) {
 		pb_sock_keep_orig(ctx);
 		if (mapped) {
 			ctx->user_ip6[3] = b->addr.v4;

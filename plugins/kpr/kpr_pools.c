@@ -334,6 +334,18 @@ static void move(struct kpr_store *st, struct kpr_pool *pool, const struct kpr_u
 	index_build(st, pool);
 }
 
+/* Nobody's while it changes: a program that was held up while it read the old one notices. */
+static void record_set(struct kpr_backend *r, const struct kpr_backend *b, uint32_t pool)
+{
+	__atomic_store_n(&r->pool, 0, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	r->addr = b->addr;
+	r->port = b->port;
+	r->family = b->family;
+	r->reserved = 0;
+	__atomic_store_n(&r->pool, pool, __ATOMIC_RELEASE);
+}
+
 /* Puts a backend at a position. That there is a record for it was planned. */
 static void place(struct kpr_store *st, struct kpr_pool *pool, uint32_t position,
 		  const struct kpr_backend *b)
@@ -342,8 +354,7 @@ static void place(struct kpr_store *st, struct kpr_pool *pool, uint32_t position
 
 	if (kpr_ranges_take(&st->ids, 1, &slot.backend) < 0)
 		return;
-	st->backends[slot.backend] = *b;
-	st->backends[slot.backend].pool = pool->id;
+	record_set(&st->backends[slot.backend], b, pool->id);
 	st->stores++;
 	st->touched++;
 	slot_set(st, pool->base + position, slot);
