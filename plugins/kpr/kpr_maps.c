@@ -111,8 +111,10 @@ static int adopt_pool(struct kpr_maps *w, const struct kpr_service *value, uint3
 	*ret_pool = NULL;
 	HASH_FIND(hh, w->found, &id, sizeof(id), found);
 	if (found) {
-		if (found->pool->base == value->base && found->pool->room == value->room)
-			*ret_pool = found->pool;
+		if (found->pool->base != value->base || found->pool->room != value->room)
+			return 0;
+		kpr_pool_claim(&w->store, found->pool, value->count);
+		*ret_pool = found->pool;
 		return 0;
 	}
 	found = calloc(1, sizeof(*found));

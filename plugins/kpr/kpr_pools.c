@@ -205,10 +205,9 @@ struct kpr_pool *kpr_pool_new(struct kpr_store *st)
 	return pool;
 }
 
-/* Takes over the backends of the first n slots; ends where one isn't the pool's. */
-static void claim_backends(struct kpr_store *st, struct kpr_pool *pool, uint32_t n)
+void kpr_pool_claim(struct kpr_store *st, struct kpr_pool *pool, uint32_t n)
 {
-	for (; pool->count < n; pool->count++) {
+	for (; pool->count < n && pool->count < pool->room; pool->count++) {
 		struct kpr_slot slot = slot_get(st, pool->base + pool->count);
 
 		/* One that is claimed already fills a slot behind the pool's last. */
@@ -240,7 +239,7 @@ int kpr_pool_adopt(struct kpr_store *st, uint32_t id, const struct kpr_service *
 	pool->room = value->room;
 	if (st->next_pool <= id)
 		st->next_pool = id + 1;
-	claim_backends(st, pool, value->count);
+	kpr_pool_claim(st, pool, value->count);
 	*ret_pool = pool;
 	return 0;
 }

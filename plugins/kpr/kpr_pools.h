@@ -82,6 +82,11 @@ struct kpr_pool *kpr_pool_new(struct kpr_store *st);
  */
 int kpr_pool_adopt(struct kpr_store *st, uint32_t id, const struct kpr_service *value,
 		   struct kpr_pool **ret_pool);
+/*
+ * Another frontend counts n of its slots: a batch that an end of the agent cut short. What it
+ * counts is the pool's too, up to the first slot that isn't.
+ */
+void kpr_pool_claim(struct kpr_store *st, struct kpr_pool *pool, uint32_t n);
 /* A frontend in the map names it with this base, or does no more. */
 void kpr_pool_ref(struct kpr_pool *pool);
 void kpr_pool_unref(struct kpr_store *st, struct kpr_pool *pool, uint32_t base);

@@ -923,6 +923,35 @@ Test(kpr, K55_frontends_that_share_a_range_are_written_anew)
 	cr_assert_str_eq(behind("10.96.0.2", 80), "10.0.0.2:80");
 }
 
+Test(kpr, a_batch_that_was_cut_short_leaves_no_backend_that_is_counted_free)
+{
+	struct kpr_key key = key_of("10.96.0.1", 80, IPPROTO_TCP);
+	struct service *two = bare("two");
+	const struct kpr *kpr;
+	struct kpr_service cut;
+
+	load();
+	set_ip(two, "10.96.0.1");
+	set_port(two, "a", IPPROTO_TCP, 80);
+	set_port(two, "a", IPPROTO_TCP, 81);
+	put(two);
+	PUBLISH("two", {"10.0.0.1", 1, "a"}, {"10.0.0.2", 1, "a"}, {"10.0.0.3", 1, "a"});
+	/* Killed when one of two frontends had the third backend; then nothing is known of them. */
+	cut = entry("10.96.0.1", 80);
+	cut.count = 2;
+	cr_assert_eq(pb_fake_map_put(fake, "kpr_services", &key, &cut), 0);
+	cr_assert_eq(pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, "ns/two/slice"), 0);
+	cr_assert_eq(pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, "ns/two"), 0);
+	cr_assert_eq(pb_fake_reload(fake), 0);
+	pb_fake_advance_ms(fake, 10);
+	kpr = pb_fake_self(fake);
+	cr_assert_eq(entry("10.96.0.1", 81).count, 3);
+	cr_assert_eq(kpr->maps.store.ids.used, 3, "of which the other frontend counts two");
+	PUBLISH("two", {"10.0.0.1", 1, "a"}, {"10.0.0.2", 1, "a"}, {"10.0.0.3", 1, "a"});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:1 10.0.0.2:1 10.0.0.3:1");
+	cr_assert_eq(kpr->maps.store.ids.used, 3);
+}
+
 Test(kpr, K50_a_reload_does_not_change_who_has_a_frontend)
 {
 	struct service *first = service("first", "10.96.0.1", 80);
