@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include <utlist.h>
 
@@ -75,6 +76,9 @@ int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *mode
 			       &n_backends);
 	if (rc == 0)
 		rc = kpr_store_init(&w->store, slot_memory, n_slots, backend_memory, n_backends);
+	/* Without entropy, early at boot, the clock has to do. */
+	if (rc == 0 && getrandom(&w->store.seed, sizeof(w->store.seed), GRND_NONBLOCK) < 0)
+		w->store.seed = now_ns(w);
 	return rc;
 }
 

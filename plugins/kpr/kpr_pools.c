@@ -119,21 +119,26 @@ static bool same(const struct kpr_backend *a, const struct kpr_backend *b)
 	return a->port == b->port && memcmp(&a->addr, &b->addr, sizeof(a->addr)) == 0;
 }
 
-static uint32_t hash_of(const struct kpr_backend *b)
+static uint64_t mix(uint64_t h)
 {
-	uint64_t words[2], h;
+	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
+	h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
+	return h ^ h >> 32;
+}
+
+static uint32_t hash_of(const struct kpr_store *st, const struct kpr_backend *b)
+{
+	uint64_t words[2];
 
 	memcpy(words, &b->addr, sizeof(words));
-	h = (words[0] ^ b->port) * 0x9e3779b97f4a7c15ULL;
-	h = (h ^ (h >> 32) ^ words[1]) * 0xbf58476d1ce4e5b9ULL;
-	return (uint32_t)(h >> 32);
+	return (uint32_t)mix(mix(mix(st->seed ^ b->port) ^ words[0]) ^ words[1]);
 }
 
 /* The index's cell of a backend, or the empty one where it would be. */
 static uint32_t index_cell(const struct kpr_store *st, const struct kpr_pool *pool,
 			   const struct kpr_backend *b)
 {
-	uint32_t cell = hash_of(b) & pool->index_mask;
+	uint32_t cell = hash_of(st, b) & pool->index_mask;
 
 	while (pool->index[cell] && !same(kpr_pool_at(st, pool, pool->index[cell] - 1), b))
 		cell = (cell + 1) & pool->index_mask;
@@ -151,7 +156,7 @@ static void index_remove(const struct kpr_store *st, struct kpr_pool *pool, uint
 		at = (at + 1) & pool->index_mask;
 		if (!pool->index[at])
 			break;
-		home = hash_of(kpr_pool_at(st, pool, pool->index[at] - 1)) & pool->index_mask;
+		home = hash_of(st, kpr_pool_at(st, pool, pool->index[at] - 1)) & pool->index_mask;
 		if (((at - home) & pool->index_mask) < ((at - cell) & pool->index_mask))
 			continue;
 		pool->index[cell] = pool->index[at];

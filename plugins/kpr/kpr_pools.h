@@ -43,6 +43,7 @@ struct kpr_pool {
 struct kpr_store {
 	uint64_t *slots; /* the memory of kpr_slots */
 	struct kpr_backend *backends;
+	uint64_t seed;		  /* so that nobody can choose addresses that collide */
 	struct kpr_ranges ranges; /* of slots */
 	struct kpr_ranges ids;	  /* of backends */
 	struct kpr_pool *pools;

@@ -1249,3 +1249,74 @@ Test(ranges, a_claimed_range_is_not_given_out_again)
 	cr_assert_eq(base, 8);
 	kpr_ranges_free(&r);
 }
+
+/* ---- pools ---- */
+
+#define POOL_BACKENDS 16384U
+
+static struct kpr_store store;
+static struct kpr_pool *pool;
+
+static void store_setup(void)
+{
+	cr_assert_eq(kpr_store_init(&store, make(4 * POOL_BACKENDS * sizeof(struct kpr_slot)),
+				    4 * POOL_BACKENDS,
+				    make(POOL_BACKENDS * sizeof(struct kpr_backend)),
+				    POOL_BACKENDS),
+		     0);
+	pool = kpr_pool_new(&store);
+	cr_assert_not_null(pool);
+	/* Anything but NULL: somebody wants it. */
+	pool->port = make(1);
+}
+
+static void store_teardown(void)
+{
+	kpr_store_free(&store);
+	teardown();
+}
+
+static void update(struct kpr_backend *adds, uint32_t n_adds, uint32_t *removes, uint32_t n_removes)
+{
+	struct kpr_update u = {.pool = pool,
+			       .add = adds,
+			       .n_add = n_adds,
+			       .remove = removes,
+			       .n_remove = n_removes};
+
+	kpr_pool_index(&store, pool);
+	cr_assert_eq(kpr_update_plan(&store, &u), 0);
+	kpr_update_apply(&store, &u);
+}
+
+TestSuite(pools, .init = store_setup, .fini = store_teardown);
+
+/* Pods of a node have such addresses, and a Service's maker can choose them. */
+Test(pools, addresses_that_differ_in_a_few_bits_do_not_crowd_the_index)
+{
+	struct kpr_backend *adds = make(POOL_BACKENDS * sizeof(*adds));
+
+	for (unsigned shift = 0; shift <= 48; shift += 8) {
+		uint32_t run = 0, longest = 0;
+		uint32_t *all = make(POOL_BACKENDS * sizeof(*all));
+
+		for (uint32_t i = 0; i < POOL_BACKENDS; i++) {
+			uint64_t low = (uint64_t)i << shift;
+
+			adds[i] = (struct kpr_backend){.port = htons(80), .family = 6};
+			memcpy((char *)&adds[i].addr + 8, &low, sizeof(low));
+			all[i] = i;
+		}
+		update(adds, POOL_BACKENDS, NULL, 0);
+		cr_assert_not_null(pool->index);
+		for (uint32_t i = 0; i <= pool->index_mask; i++) {
+			run = pool->index[i] ? run + 1 : 0;
+			longest = run > longest ? run : longest;
+		}
+		/* Half full and evenly spread: some dozens. */
+		cr_assert_lt(longest, 500, "shift %u: %u neighbours", shift, longest);
+		update(NULL, 0, all, POOL_BACKENDS);
+		store.now_ns += 2 * KPR_GRACE_MS * 1000000ULL;
+		kpr_store_release(&store);
+	}
+}
