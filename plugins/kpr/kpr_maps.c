@@ -323,16 +323,13 @@ static int write_services(struct kpr_maps *w)
 /* The order of things: whatever the frontends name was stored while they were planned. */
 static void commit(struct kpr_maps *w)
 {
-	int rc;
+	int rc = w->n_items > 0 ? write_services(w) : 0;
 
-	if (w->n_items == 0)
-		return;
-	w->store.now_ns = now_ns(w);
-	rc = write_services(w);
 	for (uint32_t i = 0; rc < 0 && i < w->n_items; i++)
 		item_failed(w, &w->items[i], rc);
 	w->n_items = 0;
 	w->n_new = 0;
+	kpr_store_unnamed(&w->store, now_ns(w));
 }
 
 static int delete_front(struct kpr_maps *w, struct kpr_front *front)
@@ -418,13 +415,12 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 	uint64_t end_ns = turn_ns > UINT64_MAX - now ? UINT64_MAX : now + turn_ns;
 	struct kpr_svc *svc;
 
-	w->store.now_ns = now;
 	free_unwanted(w);
 	if (!w->model->adopted)
 		adopt(w, end_ns);
 	if (!w->model->adopted)
 		return 0;
-	kpr_store_release(&w->store);
+	kpr_store_release(&w->store, now);
 	delete_gone(w, end_ns);
 	retry_failed(w);
 	while (now_ns(w) < end_ns && (svc = kpr_model_next_dirty(w->model))) {

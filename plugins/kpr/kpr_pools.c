@@ -63,21 +63,27 @@ static void retire(struct kpr_store *st, uint32_t base, uint32_t room)
 		st->retired = retired;
 		st->cap_retired = cap;
 	}
-	retired[st->n_retired++] = (struct kpr_retired){st->now_ns, base, room};
+	retired[st->n_retired++] = (struct kpr_retired){.base = base, .room = room};
 }
 
-void kpr_store_release(struct kpr_store *st)
+void kpr_store_unnamed(struct kpr_store *st, uint64_t now_ns)
+{
+	while (st->n_dated < st->n_retired)
+		st->retired[st->n_dated++].since_ns = now_ns;
+}
+
+void kpr_store_release(struct kpr_store *st, uint64_t now_ns)
 {
 	uint32_t i = 0;
 
-	for (; i < st->n_retired && st->now_ns - st->retired[i].since_ns >= KPR_GRACE_MS * MS;
-	     i++) {
+	for (; i < st->n_dated && now_ns - st->retired[i].since_ns >= KPR_GRACE_MS * MS; i++) {
 		if (st->retired[i].room)
 			kpr_ranges_give(&st->ranges, st->retired[i].base, st->retired[i].room);
 		else
 			kpr_ranges_give(&st->ids, st->retired[i].base, 1);
 	}
 	st->n_retired -= i;
+	st->n_dated -= i;
 	if (i > 0 && st->n_retired > 0)
 		memmove(st->retired, st->retired + i, st->n_retired * sizeof(*st->retired));
 	if (st->n_retired == 0) {

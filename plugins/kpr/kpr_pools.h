@@ -49,10 +49,10 @@ struct kpr_store {
 	struct kpr_pool *pools;
 	struct kpr_retired *retired; /* wait for their grace period, oldest first */
 	uint32_t n_retired;
+	uint32_t n_dated; /* of them: no frontend names them any more */
 	uint32_t cap_retired;
 	uint32_t next_pool;
 	uint32_t ids_planned; /* by updates that wait to be applied */
-	uint64_t now_ns;      /* whoever works with pools sets it first */
 	uint64_t stores;      /* slots and records written */
 	uint64_t touched;     /* backends that came or went */
 };
@@ -72,8 +72,10 @@ struct kpr_update {
 int kpr_store_init(struct kpr_store *st, void *slots, uint32_t n_slots, void *backends,
 		   uint32_t n_backends);
 void kpr_store_free(struct kpr_store *st);
+/* The frontends are written: nothing given up until now is named any more, and its wait begins. */
+void kpr_store_unnamed(struct kpr_store *st, uint64_t now_ns);
 /* What has waited for its grace period may be used again. */
-void kpr_store_release(struct kpr_store *st);
+void kpr_store_release(struct kpr_store *st, uint64_t now_ns);
 
 /* An empty pool. NULL without memory. */
 struct kpr_pool *kpr_pool_new(struct kpr_store *st);

@@ -852,8 +852,7 @@ static void churn_once(struct kpr_store *st, struct churn *c, unsigned *seed)
 				removes[u.n_remove++] = i;
 		}
 	}
-	st->now_ns = monotonic_ns();
-	kpr_store_release(st);
+	kpr_store_release(st, monotonic_ns());
 	kpr_pool_index(st, c->pool);
 	if (kpr_update_plan(st, &u) < 0)
 		_exit(1);
@@ -866,6 +865,7 @@ static void churn_once(struct kpr_store *st, struct churn *c, unsigned *seed)
 	kpr_pool_ref(c->pool);
 	if (known)
 		kpr_pool_unref(st, c->pool, base);
+	kpr_store_unnamed(st, monotonic_ns());
 }
 
 /* Changes the frontends in turn, as fast as it can, until it is told to stop. */

@@ -1316,7 +1316,26 @@ Test(pools, addresses_that_differ_in_a_few_bits_do_not_crowd_the_index)
 		/* Half full and evenly spread: some dozens. */
 		cr_assert_lt(longest, 500, "shift %u: %u neighbours", shift, longest);
 		update(NULL, 0, all, POOL_BACKENDS);
-		store.now_ns += 2 * KPR_GRACE_MS * 1000000ULL;
-		kpr_store_release(&store);
+		kpr_store_unnamed(&store, 0);
+		kpr_store_release(&store, UINT64_MAX);
 	}
+}
+
+Test(pools, the_grace_period_begins_when_the_frontends_are_written_and_not_before)
+{
+	struct kpr_backend adds[2] = {{.addr.v4 = 1, .family = 4}, {.addr.v4 = 2, .family = 4}};
+	const uint64_t grace_ns = KPR_GRACE_MS * 1000000ULL;
+	uint32_t second = 1;
+
+	update(adds, 2, NULL, 0);
+	kpr_store_unnamed(&store, 0);
+	update(NULL, 0, &second, 1);
+	/* The agent was held up before it wrote the frontend, which still counts two. */
+	kpr_store_release(&store, 10 * grace_ns);
+	cr_assert_eq(store.ids.used, 2);
+	kpr_store_unnamed(&store, 10 * grace_ns);
+	kpr_store_release(&store, 11 * grace_ns - 1);
+	cr_assert_eq(store.ids.used, 2);
+	kpr_store_release(&store, 11 * grace_ns);
+	cr_assert_eq(store.ids.used, 1);
 }
