@@ -62,6 +62,7 @@ struct worker {
 	char *body;
 	char url[512];
 	bool put;
+	bool look_up; /* ask what an attempt has made whose answer was lost */
 	char answer[ANSWER_MAX];
 	size_t n_answer;
 	char error[CURL_ERROR_SIZE];
@@ -75,7 +76,7 @@ static uint64_t clock_ns(clockid_t id)
 	return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
 }
 
-static void die(const char *what, const char *why)
+static void __attribute__((noreturn)) die(const char *what, const char *why)
 {
 	fprintf(stderr, "kubeload: %s: %s\n", what, why);
 	exit(1);
@@ -213,8 +214,13 @@ static void send_request(struct worker *w, CURLM *multi)
 	w->answer[0] = 0;
 	w->busy = true;
 	curl_easy_setopt(w->curl, CURLOPT_URL, w->url);
-	curl_easy_setopt(w->curl, CURLOPT_POSTFIELDS, w->body);
-	curl_easy_setopt(w->curl, CURLOPT_CUSTOMREQUEST, w->put ? "PUT" : "POST");
+	if (w->look_up) {
+		curl_easy_setopt(w->curl, CURLOPT_HTTPGET, 1L);
+		curl_easy_setopt(w->curl, CURLOPT_CUSTOMREQUEST, NULL);
+	} else {
+		curl_easy_setopt(w->curl, CURLOPT_POSTFIELDS, w->body);
+		curl_easy_setopt(w->curl, CURLOPT_CUSTOMREQUEST, w->put ? "PUT" : "POST");
+	}
 	curl_multi_add_handle(multi, w->curl);
 }
 
@@ -247,21 +253,21 @@ static void service_answered(struct worker *w)
 	journal(w, "service", "done", frontend);
 }
 
-/* True when the change is complete, false when another request belongs to it. */
-static bool request_done(struct worker *w, CURLM *multi)
+/* The change is complete, or its next request is on the way. */
+static void request_done(struct worker *w, CURLM *multi)
 {
 	if (w->on_service) {
 		service_answered(w);
 		w->on_service = false;
+		w->look_up = false;
 		pair_slice(w);
 		journal(w, "slice", "sent", w->set);
 		send_request(w, multi);
-		return false;
+		return;
 	}
 	journal(w, "slice", "done", w->set);
 	w->step++;
 	w->load->done++;
-	return true;
 }
 
 static void on_result(struct worker *w, CURLcode rc, CURLM *multi)
@@ -271,9 +277,17 @@ static void on_result(struct worker *w, CURLcode rc, CURLM *multi)
 	curl_easy_getinfo(w->curl, CURLINFO_RESPONSE_CODE, &code);
 	curl_multi_remove_handle(multi, w->curl);
 	w->busy = false;
-	/* 409 to a POST: the first attempt was carried out, its answer was lost. */
+	/* 409 to a POST: an earlier attempt was carried out, its answer was lost. */
 	if (rc == CURLE_OK && (code / 100 == 2 || (code == 409 && !w->put && !w->on_service))) {
 		request_done(w, multi);
+		return;
+	}
+	if (rc == CURLE_OK && code == 409 && w->on_service) {
+		size_t len = strlen(w->url);
+
+		snprintf(w->url + len, sizeof(w->url) - len, "/%s", w->name);
+		w->look_up = true;
+		send_request(w, multi);
 		return;
 	}
 	if (rc == CURLE_OK && code != 429 && code < 500)
