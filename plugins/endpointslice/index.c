@@ -87,7 +87,7 @@ static uint32_t key_hash(const struct es_index *ix, const struct es_key *key)
 	for (const char *c = key->port->name; *c; c++)
 		h = (h ^ (unsigned char)*c) * 0x100000001b3ULL;
 	memcpy(words, key->addr, sizeof(words));
-	return (uint32_t)mix(mix(h ^ words[0]) ^ words[1]);
+	return (uint32_t)mix(mix(mix(h) ^ words[0]) ^ words[1]);
 }
 
 /* What is at the place, without its hash; returns its state. */

@@ -57,6 +57,51 @@ Test(parts, E37_a_change_of_one_slice_costs_what_the_slice_costs)
 	cr_assert_eq(head("ns/web")->n_backends, 20000);
 }
 
+static void count_change(void *arg, void *part)
+{
+	(void)part;
+	++*(uint32_t *)arg;
+}
+
+/* Whoever writes a slice chooses ports and addresses, also such as differ in the same bits. */
+Test(parts, E37_ports_and_addresses_that_were_chosen_for_it_do_not_crowd_the_index)
+{
+	enum { N_PORTS = 64, N_ENDPOINTS = 1024 };
+	uint32_t run = 0, longest = 0, number, changes = 0;
+	uint64_t work = 0;
+	struct es_index ix = {.seed = 0x123456789abcdef,
+			      .work = &work,
+			      .changed = count_change,
+			      .arg = &changes};
+	struct slice *s = slice_of("ns", "web", "", 80, NULL);
+	struct pb_slice_port *ports = harness_make(N_PORTS * sizeof(*ports));
+
+	s->endpoints = harness_make(N_ENDPOINTS * sizeof(*s->endpoints));
+	s->s.endpoints = s->endpoints;
+	s->s.n_endpoints = N_ENDPOINTS;
+	s->s.ports = ports;
+	s->s.n_ports = N_PORTS;
+	for (uint32_t i = 0; i < N_PORTS; i++)
+		ports[i] = (struct pb_slice_port){.name = "",
+						  .port = (uint16_t)(i + 1),
+						  .protocol = 6};
+	for (uint32_t i = 0; i < N_ENDPOINTS; i++) {
+		s->endpoints[i] = endpoint("10.0.0.0", READY, "");
+		s->endpoints[i].addr.v4 = i << 16;
+	}
+	cr_assert_eq(es_index_join(&ix, s, &number), 0);
+	cr_assert_eq(es_index_put(&ix, number, &s->s), 0);
+	cr_assert_eq(ix.used, N_PORTS * N_ENDPOINTS);
+	for (uint32_t i = 0; i < ix.n_slots; i++) {
+		run = ix.slots[i].slice ? run + 1 : 0;
+		longest = run > longest ? run : longest;
+	}
+	/* Half full and evenly spread: some dozens. */
+	cr_assert_lt(longest, 500, "%u neighbours", longest);
+	cr_assert_eq(changes, 0);
+	es_index_free(&ix);
+}
+
 Test(parts, E37_a_double_costs_the_two_slices_that_show_it)
 {
 	struct es_counts before, after;
