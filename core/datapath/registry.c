@@ -8,6 +8,7 @@
 #include <datapath/internal.h>
 #include <datapath/layout.h>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -448,17 +449,38 @@ void pb_reg_commit(struct pb_reg_map *map)
 	pb_reg_put(map->dp, small);
 }
 
-/* With dp->lock held. A pin of another schema that this process never opened. */
-static void remove_unknown(struct pb_reg_map *map, uint32_t schema)
+/* With dp->lock held. */
+static bool pin_known(const struct pb_dp *dp, const char *pin)
 {
-	const struct pb_reg_key key = {.plugin = map->plugin, .name = map->name, .schema = schema};
-	PB_FREE char *pin = reg_pin_path(map->dp, &key);
-
-	for (const struct pb_reg_map *at = map->dp->maps; pin && at; at = at->next)
+	for (const struct pb_reg_map *at = dp->maps; at; at = at->next)
 		if (at->pin && strcmp(at->pin, pin) == 0)
-			return;
-	if (pin)
-		unlink(pin);
+			return true;
+	return false;
+}
+
+/*
+ * With dp->lock held. Pins of other schemas that this process never opened: an older one, or,
+ * after a way back, a newer one, whose entries nobody should find again as they are now.
+ */
+static void remove_unknown(struct pb_reg_map *map)
+{
+	char *slash = strrchr(map->pin, '/');
+	PB_FREE char *dir = strndup(map->pin, (size_t)(slash - map->pin));
+	PB_FREE char *prefix = pb_sprintf("%s_v", map->name);
+	DIR *entries = dir && prefix ? opendir(dir) : NULL;
+	struct dirent *entry;
+
+	while (entries && (entry = readdir(entries))) {
+		size_t len = strlen(prefix);
+		PB_FREE char *pin = pb_sprintf("%s/%s", dir, entry->d_name);
+
+		if (strncmp(entry->d_name, prefix, len) == 0 && entry->d_name[len] &&
+		    entry->d_name[len + strspn(entry->d_name + len, "0123456789")] == '\0' && pin &&
+		    !pin_known(map->dp, pin))
+			unlink(pin);
+	}
+	if (entries)
+		closedir(entries);
 }
 
 void pb_reg_live(struct pb_reg_map *map)
@@ -469,8 +491,7 @@ void pb_reg_live(struct pb_reg_map *map)
 		return;
 	uv_mutex_lock(&map->dp->lock);
 	if (!map->live)
-		for (uint32_t schema = 1; schema < map->schema; schema++)
-			remove_unknown(map, schema);
+		remove_unknown(map);
 	map->live = true;
 	/* One that nobody holds has no last reference that could be dropped. */
 	for (other = map->dp->maps; other && !dead; other = other->next)

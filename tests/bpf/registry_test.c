@@ -154,6 +154,30 @@ Test(registry, a_pin_of_an_older_schema_goes_with_the_first_generation_of_the_ne
 	pb_dp_object_free(now);
 }
 
+Test(registry, after_a_way_back_the_pin_of_the_newer_schema_goes_too)
+{
+	const struct pb_map_opts opts = {.size = sizeof(opts), .name = "flows", .schema = 2};
+	struct pb_dp_object *now = NULL, *back;
+	size_t len;
+	const void *elf = layout_swapped_bpf__elf_bytes(&len);
+
+	/* given: the pin of the newer schema, left by the agent that was tried */
+	sandbox_open();
+	cr_assert_eq(prepare("p", elf, len, &opts, &now), 0, "%s", sandbox.err.text);
+	go_live(now);
+	pb_dp_object_free(now);
+	sandbox_close();
+	sandbox_open();
+	cr_assert(pinned("plugins/p/flows_v2"));
+	/* when: the older one is live again */
+	back = first("p", NULL);
+	go_live(back);
+	/* then: the next upgrade doesn't find entries of long ago */
+	cr_expect(pinned("plugins/p/flows_v1"));
+	cr_expect_not(pinned("plugins/p/flows_v2"));
+	pb_dp_object_free(back);
+}
+
 Test(registry, a_layout_that_was_only_tried_does_not_stand_in_the_way_of_its_correction)
 {
 	struct pb_dp_object *object;
