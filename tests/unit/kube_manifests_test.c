@@ -645,7 +645,7 @@ Test(kube_manifests, another_source_takes_over_by_difference)
 	start_config(PB_SOURCE_MANIFESTS, other);
 	expect("~b=2 ");
 	start_config(PB_SOURCE_NONE, NULL);
-	expect("-b=2 ! ");
+	expect("! -b=2 ");
 	nftw(other, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
