@@ -9,6 +9,9 @@
 #include <pthread.h>
 #include <uthash.h>
 
+/* Half a million names. A name that doesn't fit is met as one without memory. */
+#define POOL_MAX ((size_t)64 * 1024 * 1024)
+
 struct interned {
 	UT_hash_handle hh;
 	uint32_t refs;
@@ -17,6 +20,7 @@ struct interned {
 
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct interned *pool;
+static size_t pool_bytes;
 
 static struct interned *interned_of(const char *text)
 {
@@ -25,8 +29,11 @@ static struct interned *interned_of(const char *text)
 
 static struct interned *interned_new(const char *text, size_t len)
 {
-	struct interned *string = calloc(1, sizeof(*string) + len + 1);
+	struct interned *string = NULL;
+	size_t size = sizeof(*string) + len + 1;
 
+	if (size <= POOL_MAX - pool_bytes)
+		string = calloc(1, size);
 	if (!string)
 		return NULL;
 	memcpy(string->text, text, len);
@@ -35,6 +42,7 @@ static struct interned *interned_new(const char *text, size_t len)
 		free(string);
 		return NULL;
 	}
+	pool_bytes += size;
 	return string;
 }
 
@@ -82,6 +90,7 @@ void pb_kube_intern_drop(const char *interned)
 	string = interned_of(interned);
 	if (--string->refs)
 		return;
+	pool_bytes -= sizeof(*string) + string->hh.keylen + 1;
 	HASH_DEL(pool, string);
 	free(string);
 }

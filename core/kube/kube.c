@@ -22,6 +22,7 @@ int pb_kube_new(uv_loop_t *loop, const struct pb_config *config, struct pb_kube 
 	}
 	kube->idle.data = kube;
 	kube->open = 1;
+	kube->bytes_max = PB_KUBE_BYTES_MAX;
 	*ret_kube = kube;
 	return 0;
 }

@@ -18,9 +18,17 @@ static const char *known_name(const struct pb_kube_store *store)
 static void add_healthy(cJSON *json, const struct pb_kube_store *store)
 {
 	if (store->watches && store->state)
-		cJSON_AddBoolToObject(json, "healthy", store->healthy);
+		cJSON_AddBoolToObject(json, "healthy", store->healthy && !store->full);
 	else
 		cJSON_AddNullToObject(json, "healthy");
+}
+
+static const char *source_text(const struct pb_kube_store *store)
+{
+	if (store->full)
+		return "no room for all objects of this kind; the log names the first of the "
+		       "others";
+	return store->state ? store->state : "";
 }
 
 static void add_age(cJSON *json, const struct pb_kube *kube, uint64_t last_event)
@@ -66,7 +74,7 @@ static cJSON *kind_status(struct pb_kube *kube, uint32_t kind)
 	add_age(json, kube, source.last_event ? source.last_event : store->last_change);
 	add_missing(json, &source);
 	cJSON_AddStringToObject(json, "last_relist", source.last_relist);
-	cJSON_AddStringToObject(json, "source", store->state ? store->state : "");
+	cJSON_AddStringToObject(json, "source", source_text(store));
 	cJSON_AddStringToObject(json, "last_error", store->last_error ? store->last_error : "");
 	return json;
 }

@@ -5,6 +5,8 @@
  */
 #include <kube/store.h>
 
+#include <inttypes.h>
+
 static struct pb_kube *kube_of(struct pb_sink *sink)
 {
 	return (struct pb_kube *)sink;
@@ -52,6 +54,7 @@ static struct pb_kube_entry *entry_new(struct pb_kube_store *store, const char *
 		return NULL;
 	memcpy(entry->key, key, len);
 	entry->seq = store->next_seq++;
+	entry->listed = store->list;
 	HASH_ADD_KEYPTR(hh, store->entries, entry->key, len, entry);
 	if (entry->hh.tbl)
 		return entry;
@@ -72,6 +75,68 @@ void pb_kube_store_settle(struct pb_kube_store *store, struct pb_kube_entry *ent
 	free(entry);
 }
 
+static uint64_t cost_of(const struct pb_kube_object *object)
+{
+	return object ? sizeof(struct pb_kube_entry) + sizeof(*object) + object->len : 0;
+}
+
+/* The newest list, or an event since, names the entry. */
+static void entry_named(struct pb_kube_store *store, struct pb_kube_entry *entry)
+{
+	uint64_t cost = cost_of(entry->object);
+
+	if (entry->listed == store->list)
+		return;
+	entry->listed = store->list;
+	store->old_bytes -= cost;
+	store->bytes += cost;
+}
+
+/* Room for `object` in place of the entry's; NULL: for a new entry. */
+static bool has_room(const struct pb_kube *kube, const struct pb_kube_store *store,
+		     const struct pb_kube_entry *entry, const struct pb_kube_object *object)
+{
+	uint64_t bytes = store->bytes + cost_of(object);
+
+	if (entry)
+		bytes -= cost_of(entry->object);
+	return bytes <= kube->bytes_max && bytes + store->old_bytes <= 2 * kube->bytes_max;
+}
+
+/* Said once a list: a kind that doesn't fit has many such objects. */
+static void refuse_full(struct pb_kube *kube, struct pb_kube_object *object)
+{
+	const struct pb_kube_meta *meta = pb_kube_object_meta(object);
+	struct pb_kube_store *store = &kube->stores[meta->kind];
+	struct pb_err err;
+
+	pb_err_set(&err, -ENOSPC,
+		   "%s %s/%s: not kept: the objects of this kind would take more than %" PRIu64
+		   " MiB",
+		   pb_kube_type(meta->kind)->name, meta->ns, meta->name,
+		   kube->bytes_max / (1024 * 1024));
+	if (!store->full)
+		pb_error("kube", "%s", err.text);
+	store->full = true;
+	pb_kube_store_refused(kube, meta->kind, err.text);
+	pb_kube_object_unref(object);
+}
+
+/* Takes the reference. */
+static void entry_set(struct pb_kube *kube, struct pb_kube_entry *entry,
+		      struct pb_kube_object *object)
+{
+	uint32_t kind = pb_kube_object_meta(object)->kind;
+	struct pb_kube_store *store = &kube->stores[kind];
+
+	pb_kube_note_change(kube, kind, entry);
+	store->bytes += cost_of(object) - cost_of(entry->object);
+	store->objects += !entry->object;
+	store->events++;
+	pb_kube_object_unref(entry->object);
+	entry->object = object;
+}
+
 void pb_kube_store_put(struct pb_kube *kube, struct pb_kube_object *object)
 {
 	const struct pb_kube_meta *meta = pb_kube_object_meta(object);
@@ -85,22 +150,18 @@ void pb_kube_store_put(struct pb_kube *kube, struct pb_kube_object *object)
 		return;
 	}
 	entry = entry_find(store, key, len);
-	if (!entry)
-		entry = entry_new(store, key, len);
-	if (!entry) {
+	if (entry)
+		entry_named(store, entry);
+	if (entry && entry->object && pb_kube_object_same(entry->object, object)) {
 		pb_kube_object_unref(object);
 		return;
 	}
-	entry->listed = store->list;
-	if (entry->object && pb_kube_object_same(entry->object, object)) {
+	if (!has_room(kube, store, entry, object))
+		refuse_full(kube, object);
+	else if (entry || (entry = entry_new(store, key, len)))
+		entry_set(kube, entry, object);
+	else
 		pb_kube_object_unref(object);
-		return;
-	}
-	pb_kube_note_change(kube, meta->kind, entry);
-	store->objects += !entry->object;
-	store->events++;
-	pb_kube_object_unref(entry->object);
-	entry->object = object;
 }
 
 static void entry_delete(struct pb_kube *kube, uint32_t kind, struct pb_kube_entry *entry)
@@ -111,6 +172,8 @@ static void entry_delete(struct pb_kube *kube, uint32_t kind, struct pb_kube_ent
 		return;
 	pb_kube_note_change(kube, kind, entry);
 	store->objects--;
+	*(entry->listed == store->list ? &store->bytes : &store->old_bytes) -=
+		cost_of(entry->object);
 	store->events++;
 	pb_kube_object_unref(entry->object);
 	entry->object = NULL;
@@ -143,6 +206,9 @@ void pb_sink_list_begin(struct pb_sink *sink, uint32_t kind)
 		return;
 	store->list++;
 	store->listing = true;
+	store->full = false;
+	store->old_bytes += store->bytes;
+	store->bytes = 0;
 	store->next_version[0] = '\0';
 }
 
@@ -177,7 +243,7 @@ static void keep_listed(struct pb_kube_store *store, uint32_t kind, const char *
 	pb_kube_head(&doc, kind, NULL, &head);
 	entry = entry_find(store, key, entry_key(key, sizeof(key), head.ns, head.name));
 	if (entry)
-		entry->listed = store->list;
+		entry_named(store, entry);
 }
 
 int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, const char *json,

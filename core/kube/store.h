@@ -23,6 +23,12 @@
 /* "discovery.k8s.io/v1beta1" and longer ones. */
 #define PB_KUBE_VERSION_MAX 128
 
+/*
+ * Of one kind: 150,000 pods with more than 3 KiB each. As much again is held while a list replaces
+ * what was known before it.
+ */
+#define PB_KUBE_BYTES_MAX ((uint64_t)512 * 1024 * 1024)
+
 /* One name of one kind. Lives on without an object until every watch was told. */
 struct pb_kube_entry {
 	UT_hash_handle hh;
@@ -71,6 +77,8 @@ struct pb_kube_store {
 	uint64_t mark; /* grows with each change */
 	uint64_t next_seq;
 	uint64_t objects;
+	uint64_t bytes;	    /* of the objects that the newest list and events since have named */
+	uint64_t old_bytes; /* of those that the list may still name */
 	uint64_t events;
 	uint64_t lists; /* complete ones */
 	uint64_t refused;
@@ -78,6 +86,7 @@ struct pb_kube_store {
 	uint32_t list;	      /* number of the newest list */
 	bool listing;
 	bool healthy;
+	bool full; /* since the last list began an object had no room */
 	enum pb_kube_known known;
 	uint64_t known_serial;			/* grows when watches have to be told of `known` */
 	char version[PB_KUBE_VERSION_MAX];	/* of the API, as the last complete list said */
@@ -95,9 +104,10 @@ struct pb_kube {
 	char *source_error; /* why the configuration's source was not taken, NULL: it was */
 	struct pb_kube_store stores[PB_KUBE_KINDS];
 	struct pb_kube_watch *delivering;
-	uint32_t turn; /* the kind that is served first */
-	unsigned open; /* handles and sources still to close */
-	bool started;  /* a configuration was applied, so no source means no objects */
+	uint32_t turn;	    /* the kind that is served first */
+	unsigned open;	    /* handles and sources still to close */
+	uint64_t bytes_max; /* of each kind; tests have a smaller one */
+	bool started;	    /* a configuration was applied, so no source means no objects */
 	bool closing;
 	void (*closed)(void *arg);
 	void *closed_arg;

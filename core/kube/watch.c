@@ -280,6 +280,7 @@ static void kind_unwanted(struct pb_kube *kube, uint32_t kind)
 	pb_kube_store_clear(kube, kind);
 	store->known = PB_KNOWN_NOT;
 	store->version[0] = '\0';
+	store->full = false;
 	store->listing = false;
 	pb_kube_state_forget(store);
 }

@@ -7,6 +7,7 @@
 #include <kube/kube.h>
 #include <kube/object.h>
 #include <kube/source.h>
+#include <kube/store.h>
 
 #define NS PB_KUBE_NAMESPACE
 
@@ -310,6 +311,109 @@ Test(kube_store, a_bad_object_keeps_the_last_good_one_even_over_a_list)
 	cr_assert_not_null(strstr(err.text, "Namespace /a: metadata.labels"), "%s", err.text);
 	pb_sink_list_end(sink, NS);
 	expect(&w, "");
+}
+
+static const cJSON *namespaces_of(const cJSON *status)
+{
+	const cJSON *kind;
+
+	cJSON_ArrayForEach (kind, cJSON_GetObjectItemCaseSensitive(status, "kinds"))
+		if (strcmp(pb_json_str(kind, "kind", ""), "Namespace") == 0)
+			return kind;
+	return NULL;
+}
+
+/* A server that invents objects takes no more memory than is allowed, and nothing else is lost. */
+Test(kube_store, a_kind_without_end_fills_its_room_and_says_so)
+{
+	PB_JSON_FREE cJSON *status = NULL;
+	const cJSON *kind;
+	struct watcher w;
+	uint64_t full;
+
+	kube->bytes_max = 100000;
+	watch(&w);
+	pb_sink_state(sink, NS, true, "watching");
+	put("first", "1");
+	for (int i = 0; i < 10000; i++) {
+		PB_FREE char *name = pb_sprintf("n%d", i);
+
+		put(name, "1");
+	}
+	full = kube->stores[NS].objects;
+	cr_assert(full > 100 && full < 1000, "%lu objects", full);
+	cr_assert_leq(kube->stores[NS].bytes, 100000);
+	cr_assert_eq(HASH_COUNT(kube->stores[NS].entries), full);
+	settle();
+	w.log[0] = '\0';
+	/* what is known goes on being followed */
+	put("first", "2");
+	expect(&w, "~first=2<1 ");
+	status = pb_kube_status_json(kube);
+	kind = namespaces_of(status);
+	cr_assert(cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(kind, "healthy")));
+	cr_assert_not_null(strstr(pb_json_str(kind, "source", ""), "no room for all objects"));
+	cr_assert_eq(pb_json_num(kind, "refused", 0), 10001 - (double)full);
+	cr_assert_not_null(strstr(pb_json_str(kind, "last_error", ""),
+				  "Namespace /n9999: not kept: the objects of this kind"));
+	/* a list of what there really is makes room */
+	list((const char *[]){"first", "2", "last", "1", NULL});
+	settle();
+	cr_assert_eq(kube->stores[NS].objects, 2);
+	cr_assert_not(kube->stores[NS].full);
+	pb_sink_absent(sink, NS);
+	cr_assert_eq(kube->stores[NS].bytes, 0);
+	cr_assert_eq(kube->stores[NS].old_bytes, 0);
+}
+
+/* Lists that break off delete nothing, so what they bring has to be counted over all of them. */
+Test(kube_store, lists_that_break_off_again_and_again_fill_no_more_than_two_rooms)
+{
+	struct watcher w;
+
+	kube->bytes_max = 100000;
+	watch(&w);
+	for (int i = 0; i < 5000; i++) {
+		PB_FREE char *name = pb_sprintf("n%d", i);
+
+		if (i % 100 == 0)
+			pb_sink_list_begin(sink, NS);
+		put(name, "1");
+		if (i % 100 == 99)
+			pb_sink_list_abort(sink, NS);
+	}
+	cr_assert_leq(kube->stores[NS].bytes + kube->stores[NS].old_bytes, 200000);
+	cr_assert_lt(kube->stores[NS].objects, 2000);
+	settle();
+	list((const char *[]){"n1", "1", NULL});
+	settle();
+	cr_assert_eq(kube->stores[NS].objects, 1);
+	cr_assert_eq(kube->stores[NS].old_bytes, 0);
+	pb_sink_delete(sink, NS, "", "n1", "u");
+	cr_assert_eq(kube->stores[NS].bytes, 0);
+}
+
+Test(kube_store, the_pool_of_names_has_an_end)
+{
+	static char name[1024 * 1024];
+	const char *names[100];
+	unsigned n = 0;
+
+	memset(name, 'x', sizeof(name));
+	for (;; n++) {
+		cr_assert_lt(n, PB_ARRAY_LEN(names));
+		name[0] = (char)('a' + n % 26);
+		name[1] = (char)('a' + n / 26);
+		names[n] = pb_kube_intern(name, sizeof(name));
+		if (!names[n])
+			break;
+	}
+	cr_assert_eq(n, 63);
+	while (n)
+		pb_kube_intern_unref(names[--n]);
+	names[0] = pb_kube_intern(name, sizeof(name));
+	cr_assert_not_null(names[0], "what was given back can be had again");
+	pb_kube_intern_unref(names[0]);
 }
 
 Test(kube_store, an_absent_kind_has_no_objects)
