@@ -2,10 +2,10 @@
 /*
  * Keeps the datapath's pod hooks in step with the table.
  *
- * An interface is let go of only when the device is gone, datapath.devices names it, or the address
- * moved to another device: a route that flaps unhooks nothing, and an interface passes from
- * one endpoint to the next without a moment unhooked. One interface belongs to one pod; a second
- * claimant waits.
+ * An interface is let go of only when the device is gone, datapath.devices names it, or a route
+ * moved the address to another device that is no other pod's: a route that flaps unhooks nothing,
+ * and an interface passes from one endpoint to the next without a moment unhooked. One interface
+ * belongs to one pod; a second claimant waits.
  */
 #include <node/internal.h>
 

@@ -49,6 +49,7 @@ struct node_ep {
 	bool in_kube;			/* the pod list has it on this node, with addresses */
 	bool restored;			/* from a record, and not seen in the pod list since */
 	bool told_addrs;		/* to peers */
+	bool disputed;			/* an older endpoint has one of its addresses */
 	struct pb_endpoint_record told; /* published last, size 0: nothing */
 	int last_code;			/* of the last failure, so that it is logged once */
 	char why[160];			/* why it isn't hooked; "" */

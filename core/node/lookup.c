@@ -187,10 +187,38 @@ static bool stays(const struct node_ep *ep)
 	return ep->iface.ifindex && (ep->claim || !ep->key);
 }
 
+/*
+ * A living interface isn't given up for one that is another pod's, nor because a bridge's
+ * neighbours say so: whoever answers ARP for an address would take the hooks off the pod that has
+ * it.
+ */
+static bool keeps(const struct node_ep *ep, const struct pb_iface *iface,
+		  const struct node_ep *owner)
+{
+	return ep->iface.ifindex && (iface->bridged || (owner && owner->key));
+}
+
+/* The older of two endpoints speaks for an address that both have. */
+static void dispute(struct pb_node *node, struct node_ep *ep, const struct node_ep *owner)
+{
+	bool disputed = false;
+
+	for (uint32_t i = 0; owner && owner->key && i < ep->n_ips; i++)
+		disputed |= owner->serial < ep->serial && node_ep_has_ip(owner, &ep->ips[i]);
+	if (disputed == ep->disputed)
+		return;
+	ep->disputed = disputed;
+	if (disputed)
+		pb_warn("node", "pod %s claims an address of pod %s, which keeps it",
+			node_ep_str(ep), owner->key);
+	node_tell(node, ep);
+}
+
 static void answer(struct pb_node *node, struct node_ep *ep, const struct question *q)
 {
 	char why[sizeof(ep->why)];
 	const struct pb_iface *iface = first_iface(node, q, why, sizeof(why));
+	const struct node_ep *owner;
 
 	if (ep->iface.ifindex && node_is_device(node, q->link.name)) {
 		node_unhook(node, ep);
@@ -201,7 +229,10 @@ static void answer(struct pb_node *node, struct node_ep *ep, const struct questi
 	}
 	if (ep->iface.ifindex)
 		memcpy(ep->iface.name, q->link.name, sizeof(ep->iface.name));
-	if (stays(ep))
+	owner = iface ? node_ep_by_ifindex(node, iface->ifindex) : NULL;
+	if (iface)
+		dispute(node, ep, owner);
+	if (stays(ep) || (iface && keeps(ep, iface, owner)))
 		iface = &ep->iface;
 	if (!iface) {
 		no_iface(node, ep, q, why);

@@ -201,6 +201,7 @@ int pb_node_resolve(struct mnl_socket *nl, const struct pb_kube_addr *addr,
 	struct route route = {0};
 	struct pb_nl_link link = {0};
 	char address[INET6_ADDRSTRLEN] = "", bridge[IF_NAMESIZE];
+	bool bridged = false;
 	int rc = 0;
 
 	inet_ntop(family_of(addr), addr->addr.bytes, address, sizeof(address));
@@ -209,6 +210,7 @@ int pb_node_resolve(struct mnl_socket *nl, const struct pb_kube_addr *addr,
 	if (!route.direct || !route.oif || pb_nl_link_get(nl, route.oif, &link) < 0)
 		return no_interface(&route, &link, address, why);
 	if (strcmp(link.kind, "bridge") == 0) {
+		bridged = true;
 		memcpy(bridge, link.name, sizeof(bridge));
 		rc = resolve_on_bridge(nl, addr, route.oif, &link);
 		if (rc < 0)
@@ -217,6 +219,7 @@ int pb_node_resolve(struct mnl_socket *nl, const struct pb_kube_addr *addr,
 		return no_interface(&route, &link, address, why);
 	}
 	iface_set(ret_iface, &link);
+	ret_iface->bridged = bridged;
 	return 0;
 }
 

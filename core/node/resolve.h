@@ -15,6 +15,7 @@ struct pb_iface {
 	uint32_t ifindex;
 	char name[IF_NAMESIZE];
 	char kind[16]; /* "veth" */
+	bool bridged;  /* a bridge's port, by what its neighbours say of themselves */
 };
 
 /*

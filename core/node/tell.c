@@ -53,7 +53,7 @@ void node_tell(struct pb_node *node, struct node_ep *ep)
 	if (!ep->key)
 		return;
 	rc = publish(node, ep);
-	if (rc == 0 && ep->hooked) {
+	if (rc == 0 && ep->hooked && !ep->disputed) {
 		rc = pb_peers_local_pod(node->peers, ep->ns, ep->name, ep->ips, ep->n_ips);
 		ep->told_addrs = true;
 	} else if (ep->told_addrs) {

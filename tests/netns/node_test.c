@@ -239,6 +239,69 @@ Test(node, a_second_pod_waits_for_an_interface_that_still_belongs_to_the_first)
 	bed_end(&bed);
 }
 
+/* On a bridge whoever answers ARP says where an address is. */
+Test(node, a_pod_that_speaks_for_anothers_address_takes_nobodys_hooks_off)
+{
+	struct bed bed;
+	struct pod victim, liar;
+
+	/* Given two pods behind a bridge, each hooked at its port */
+	bed_setup(&bed);
+	bridge();
+	uint32_t port2 = bridge_pod(2), port3 = bridge_pod(3);
+	pod_init(&victim, "victim", "uid-1", "10.1.0.2", NULL);
+	pod_init(&liar, "liar", "uid-2", "10.1.0.3", NULL);
+	tell(PB_KUBE_PUT, &victim);
+	tell(PB_KUBE_PUT, &liar);
+	expect_hooked(&bed, port2, true);
+	expect_hooked(&bed, port3, true);
+	uint32_t id = on(port2)->ep.id;
+
+	/* When the other one announces the victim's address as its own */
+	sh("ip neigh replace 10.1.0.2 dev cni0 nud reachable lladdr "
+	   "$(ip -n pod3 -o link show eth0 | grep -o 'ether [0-9a-f:]*' | cut -d' ' -f2)");
+	settle(&bed);
+
+	/* Then both stay where they are */
+	cr_expect_eq(unhooks, 0);
+	cr_assert_not_null(on(port2));
+	cr_expect_eq(on(port2)->ep.id, id);
+	cr_expect_str_eq(listed(&bed, "shop/victim", "interface"), "port2");
+	bed_end(&bed);
+}
+
+/* As whoever may patch the status of pods can make it. */
+Test(node, a_pod_that_gets_anothers_address_keeps_its_own_hooks)
+{
+	struct bed bed;
+	struct pod victim, liar;
+
+	bed_setup(&bed);
+	pod_init(&victim, "victim", "uid-1", "10.1.0.2", NULL);
+	pod_init(&liar, "liar", "uid-2", "10.1.0.3", NULL);
+	uint32_t first = veth_with_route("cali1", "10.1.0.2");
+	uint32_t second = veth_with_route("cali2", "10.1.0.3");
+	tell(PB_KUBE_PUT, &victim);
+	tell(PB_KUBE_PUT, &liar);
+	expect_hooked(&bed, first, true);
+	expect_hooked(&bed, second, true);
+
+	pod_init(&liar, "liar", "uid-2", "10.1.0.2", NULL);
+	tell(PB_KUBE_PUT, &liar);
+	settle(&bed);
+	cr_expect_eq(unhooks, 0);
+	cr_expect_eq(n_told, 0, "peers don't take its word for the address");
+	cr_expect_str_eq(listed(&bed, "shop/victim", "interface"), "cali1");
+	cr_expect_str_eq(listed(&bed, "shop/liar", "interface"), "cali2");
+
+	/* And when it lets go of the address, it is a pod like any other */
+	pod_init(&liar, "liar", "uid-2", "10.1.0.3", NULL);
+	tell(PB_KUBE_PUT, &liar);
+	settle(&bed);
+	cr_expect_eq(n_told, 1);
+	bed_end(&bed);
+}
+
 Test(node, hooks_of_a_pod_that_went_while_no_agent_ran_come_off_once_all_pods_are_found)
 {
 	struct bed bed;
