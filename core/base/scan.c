@@ -235,3 +235,16 @@ int pb_scan_check_doc(const char *json, size_t len, struct pb_scan_doc *ret_doc,
 	ret_doc->all = true;
 	return check(json, len, ret_doc, &ret_doc->root, err);
 }
+
+int pb_scan_check_front(const char *json, size_t len, struct pb_scan_doc *ret_doc)
+{
+	struct checker c = {.p = json, .end = json + len, .doc = ret_doc};
+	const char *start = skip_blanks(json, c.end);
+
+	ret_doc->n = 0;
+	ret_doc->all = true;
+	if (!check_value(&c))
+		return -EINVAL;
+	ret_doc->root = (struct pb_span){start, c.p};
+	return 0;
+}

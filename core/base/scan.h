@@ -44,6 +44,8 @@ struct pb_scan_doc {
 /* The same check; the result is good as long as the text is. */
 int pb_scan_check_doc(const char *json, size_t len, struct pb_scan_doc *ret_doc,
 		      struct pb_err *err);
+/* The same for the value that the text begins with: what follows it isn't looked at. -EINVAL. */
+int pb_scan_check_front(const char *json, size_t len, struct pb_scan_doc *ret_doc);
 
 /* '{', '[', '"', 't', 'f', '0' for a number, or '\0' for no value. */
 char pb_span_type(struct pb_span value);

@@ -189,7 +189,7 @@ static bool key_is(struct pb_json_span key, const char *name)
 	return key.len == len + 2 && key.text[0] == '"' && memcmp(key.text + 1, name, len) == 0;
 }
 
-int pb_json_member(struct pb_json_span object, const char *key, struct pb_json_span *ret_value)
+int pb_json_member_rest(struct pb_json_span object, const char *key, struct pb_json_span *ret_rest)
 {
 	struct pb_json_span rest = object, name, value;
 	size_t blanks = skip_blanks(rest.text, rest.len);
@@ -202,15 +202,24 @@ int pb_json_member(struct pb_json_span object, const char *key, struct pb_json_s
 	if (blanks < rest.len && rest.text[blanks] == '}')
 		return -ENOENT;
 	do {
-		if (take_value(&rest, &name) < 0 || name.text[0] != '"' || !take_char(&rest, ':') ||
-		    take_value(&rest, &value) < 0)
+		if (take_value(&rest, &name) < 0 || name.text[0] != '"' || !take_char(&rest, ':'))
 			return -EINVAL;
 		if (key_is(name, key)) {
-			*ret_value = value;
+			*ret_rest = rest;
 			return 0;
 		}
+		if (take_value(&rest, &value) < 0)
+			return -EINVAL;
 	} while (take_char(&rest, ','));
 	return take_char(&rest, '}') ? -ENOENT : -EINVAL;
+}
+
+int pb_json_member(struct pb_json_span object, const char *key, struct pb_json_span *ret_value)
+{
+	struct pb_json_span rest;
+	int rc = pb_json_member_rest(object, key, &rest);
+
+	return rc < 0 ? rc : take_value(&rest, ret_value);
 }
 
 int pb_json_text(struct pb_json_span value, char *buf, size_t size)

@@ -19,6 +19,9 @@ struct pb_json_span {
 
 /* The value of a top-level member. -ENOENT: no such member; -EINVAL: not an object or cut off. */
 int pb_json_member(struct pb_json_span object, const char *key, struct pb_json_span *ret_value);
+/* The text from the value of a top-level member on, which itself isn't looked at. Errors as above.
+ */
+int pb_json_member_rest(struct pb_json_span object, const char *key, struct pb_json_span *ret_rest);
 /* The text of a string value. -EINVAL: no string; -ENOSPC: does not fit. */
 int pb_json_text(struct pb_json_span value, char *buf, size_t size);
 /* Both in one: "" when the member is missing or no string that fits. */

@@ -14,6 +14,13 @@
 /* {"type":"MODIFIED","object":} and room for blanks. */
 #define ENVELOPE_MAX ((size_t)64)
 
+/* What an event is about. A watch line is long, so it is passed over once: by the check. */
+struct subject {
+	struct pb_json_span text;
+	struct pb_scan_doc doc;
+	bool valid; /* doc is of the text, which else only looks like an object */
+};
+
 static int watch_ends(struct pb_reflector *r, enum watch_verdict verdict)
 {
 	r->verdict = verdict;
@@ -57,11 +64,17 @@ static void event_delete(struct pb_reflector *r, struct pb_json_span metadata)
 	pb_sink_delete(r->sink, r->resource->kind, ns, name, uid);
 }
 
-static void event_put(struct pb_reflector *r, struct pb_json_span object)
+static void event_put(struct pb_reflector *r, const struct subject *object)
 {
+	uint32_t kind = r->resource->kind;
 	struct pb_err err;
+	int rc;
 
-	if (pb_sink_put(r->sink, r->resource->kind, NULL, object.text, object.len, &err) < 0)
+	if (object->valid)
+		rc = pb_sink_put_doc(r->sink, kind, NULL, &object->doc, &err);
+	else
+		rc = pb_sink_put(r->sink, kind, NULL, object->text.text, object->text.len, &err);
+	if (rc < 0)
 		pb_warn("kube", "%s", err.text);
 }
 
@@ -96,16 +109,16 @@ static void event_counts(struct pb_reflector *r, const char *version)
 	r->watch_failures = 0;
 }
 
-static int on_change(struct pb_reflector *r, const char *type, struct pb_json_span object)
+static int on_change(struct pb_reflector *r, const char *type, const struct subject *object)
 {
 	struct pb_json_span metadata;
 	char version[RV_MAX];
 	int rc = 0;
 
-	if (object.len > OBJECT_MAX)
+	if (object->text.len > OBJECT_MAX)
 		return watch_fails(r, "an object of the watch is larger than %zu bytes",
 				   OBJECT_MAX);
-	if (pb_json_member(object, "metadata", &metadata) < 0)
+	if (pb_json_member(object->text, "metadata", &metadata) < 0)
 		return watch_fails(r, "an event of the watch has no metadata");
 	pb_json_member_text(metadata, "resourceVersion", version, sizeof(version));
 	if (!version[0])
@@ -123,17 +136,33 @@ static int on_change(struct pb_reflector *r, const char *type, struct pb_json_sp
 	return rc;
 }
 
+static int subject_find(struct pb_json_span event, struct subject *ret_object)
+{
+	struct pb_json_span rest;
+	int rc = pb_json_member_rest(event, "object", &rest);
+
+	if (rc < 0)
+		return rc;
+	ret_object->valid = pb_scan_check_front(rest.text, rest.len, &ret_object->doc) == 0;
+	if (!ret_object->valid)
+		return pb_json_member(event, "object", &ret_object->text);
+	ret_object->text.text = ret_object->doc.root.p;
+	ret_object->text.len = (size_t)(ret_object->doc.root.end - ret_object->doc.root.p);
+	return 0;
+}
+
 static int on_event(struct pb_reflector *r, const char *line, size_t len)
 {
-	struct pb_json_span event = {line, len}, object;
+	struct pb_json_span event = {line, len};
+	struct subject object;
 	char type[16];
 
 	pb_json_member_text(event, "type", type, sizeof(type));
-	if (!type[0] || pb_json_member(event, "object", &object) < 0)
+	if (!type[0] || subject_find(event, &object) < 0)
 		return watch_fails(r, "a line of the watch is not an event");
 	if (strcmp(type, "ERROR") == 0)
-		return on_error_event(r, object);
-	return on_change(r, type, object);
+		return on_error_event(r, object.text);
+	return on_change(r, type, &object);
 }
 
 static int on_line(struct pb_reflector *r, const char *line, size_t len)

@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include <base/json.h>
+#include <base/scan.h>
 #include <config/config.h>
 
 /* ---- the store's side, given to a source; loop thread only ---- */
@@ -27,6 +28,9 @@ void pb_sink_list_begin(struct pb_sink *sink, uint32_t kind);
  */
 int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, const char *json,
 		size_t len, struct pb_err *err);
+/* The same for a text that pb_scan_check_doc() or pb_scan_check_front() has been through. */
+int pb_sink_put_doc(struct pb_sink *sink, uint32_t kind, const char *api_version,
+		    const struct pb_scan_doc *doc, struct pb_err *err);
 /*
  * uid: of the object that is gone; NULL or "" when the source doesn't know. -ENOENT: no such
  * object, or the stored one has another uid: it came after the one that is gone.

@@ -212,42 +212,35 @@ void pb_sink_list_begin(struct pb_sink *sink, uint32_t kind)
 	store->next_version[0] = '\0';
 }
 
-static int decode(uint32_t kind, const char *api_version, const char *json, size_t len,
+static int decode(uint32_t kind, const char *api_version, const struct pb_scan_doc *doc,
 		  struct pb_kube_object **ret_object, unsigned *ret_warns, struct pb_err *err)
 {
 	struct pb_kube_head head;
-	struct pb_scan_doc doc;
-	int rc = pb_scan_check_doc(json, len, &doc, err);
 
-	if (rc < 0)
-		return pb_err_prefix(err, "%s", pb_kube_type(kind)->name);
-	if (pb_span_type(doc.root) != '{')
+	if (pb_span_type(doc->root) != '{')
 		return pb_err_set(err, -EINVAL, "%s: not a JSON object", pb_kube_type(kind)->name);
-	pb_kube_head(&doc, kind, api_version, &head);
+	pb_kube_head(doc, kind, api_version, &head);
 	if (head.kind && head.kind != kind)
 		return pb_err_set(err, -EINVAL, "%s %s/%s: where a %s was expected", head.kind_name,
 				  head.ns, head.name, pb_kube_type(kind)->name);
-	return pb_kube_decode_span(doc.root, &head, ret_object, ret_warns, err);
+	return pb_kube_decode_span(doc->root, &head, ret_object, ret_warns, err);
 }
 
 /* The object that can't be decoded is in the list all the same: its last good state stays. */
-static void keep_listed(struct pb_kube_store *store, uint32_t kind, const char *json, size_t len)
+static void keep_listed(struct pb_kube_store *store, uint32_t kind, const struct pb_scan_doc *doc)
 {
 	struct pb_kube_entry *entry;
 	struct pb_kube_head head;
-	struct pb_scan_doc doc;
 	char key[512];
 
-	if (pb_scan_check_doc(json, len, &doc, NULL) < 0)
-		return;
-	pb_kube_head(&doc, kind, NULL, &head);
+	pb_kube_head(doc, kind, NULL, &head);
 	entry = entry_find(store, key, entry_key(key, sizeof(key), head.ns, head.name));
 	if (entry)
 		entry_named(store, entry);
 }
 
-int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, const char *json,
-		size_t len, struct pb_err *err)
+int pb_sink_put_doc(struct pb_sink *sink, uint32_t kind, const char *api_version,
+		    const struct pb_scan_doc *doc, struct pb_err *err)
 {
 	struct pb_kube *kube = kube_of(sink);
 	struct pb_kube_store *store = store_of(kube, kind);
@@ -258,9 +251,9 @@ int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, co
 
 	if (!store)
 		return 0;
-	rc = decode(kind, api_version, json, len, &object, &warns, &local);
+	rc = decode(kind, api_version, doc, &object, &warns, &local);
 	if (rc < 0) {
-		keep_listed(store, kind, json, len);
+		keep_listed(store, kind, doc);
 		pb_kube_store_refused(kube, kind, local.text);
 		return pb_err_set(err, rc, "%s", local.text);
 	}
@@ -270,6 +263,23 @@ int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, co
 	}
 	pb_kube_store_put(kube, object);
 	return 0;
+}
+
+int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, const char *json,
+		size_t len, struct pb_err *err)
+{
+	struct pb_err local = {0};
+	struct pb_scan_doc doc;
+	int rc;
+
+	if (!store_of(kube_of(sink), kind))
+		return 0;
+	rc = pb_scan_check_doc(json, len, &doc, &local);
+	if (rc == 0)
+		return pb_sink_put_doc(sink, kind, api_version, &doc, err);
+	pb_err_prefix(&local, "%s", pb_kube_type(kind)->name);
+	pb_kube_store_refused(kube_of(sink), kind, local.text);
+	return pb_err_set(err, rc, "%s", local.text);
 }
 
 /* Not the object that the deletion is about. */

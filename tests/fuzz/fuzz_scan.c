@@ -161,6 +161,21 @@ static void compare_printed(const cJSON *tree)
 	cJSON_free(printed);
 }
 
+/* A value with more text after it is found as it would be alone, and nothing else is. */
+static void compare_front(const char *text, size_t size, const struct pb_scan_doc *doc)
+{
+	struct pb_scan_doc front, alone;
+	int rc = pb_scan_check_front(text, size, &front);
+
+	must(!doc || rc == 0);
+	if (rc < 0)
+		return;
+	must(pb_scan_check_doc(text, (size_t)(front.root.end - text), &alone, NULL) == 0);
+	must(alone.root.p == front.root.p && alone.root.end == front.root.end);
+	must(alone.n == front.n && alone.all == front.all);
+	must(!doc || (doc->root.p == front.root.p && doc->root.end == front.root.end));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	PB_FREE char *text = malloc(size + 1);
@@ -175,6 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	text[size] = '\0';
 	rc = pb_scan_check_doc(text, size, &doc, &err);
 	must(rc == pb_scan_check(text, size, &root, NULL));
+	compare_front(text, size, rc == 0 ? &doc : NULL);
 	tree = cJSON_ParseWithLengthOpts(text, size + 1, NULL, true);
 	if (rc == 0) {
 		compare_noted(&doc);

@@ -35,6 +35,19 @@ int pb_sink_put(struct pb_sink *sink, uint32_t kind, const char *api_version, co
 	return pb_buf_append(&sink->said, json, len);
 }
 
+/* What was checked on the way is what a check of the object alone finds. */
+int pb_sink_put_doc(struct pb_sink *sink, uint32_t kind, const char *api_version,
+		    const struct pb_scan_doc *doc, struct pb_err *err)
+{
+	size_t len = (size_t)(doc->root.end - doc->root.p);
+	struct pb_scan_doc alone;
+
+	if (pb_scan_check_doc(doc->root.p, len, &alone, NULL) < 0 || alone.n != doc->n ||
+	    alone.root.p != doc->root.p || alone.root.end != doc->root.end)
+		abort();
+	return pb_sink_put(sink, kind, api_version, doc->root.p, len, err);
+}
+
 int pb_sink_delete(struct pb_sink *sink, uint32_t kind, const char *ns, const char *name,
 		   const char *uid)
 {

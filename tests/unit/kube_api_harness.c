@@ -93,6 +93,13 @@ int pb_sink_put(struct pb_sink *s, uint32_t kind, const char *api_version, const
 	return 0;
 }
 
+int pb_sink_put_doc(struct pb_sink *s, uint32_t kind, const char *api_version,
+		    const struct pb_scan_doc *doc, struct pb_err *err)
+{
+	return pb_sink_put(s, kind, api_version, doc->root.p, (size_t)(doc->root.end - doc->root.p),
+			   err);
+}
+
 int pb_sink_delete(struct pb_sink *s, uint32_t kind, const char *ns, const char *name,
 		   const char *uid)
 {

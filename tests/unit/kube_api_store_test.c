@@ -148,6 +148,44 @@ Test(kube_api_store, E21_a_relist_tells_of_what_was_deleted_and_of_nothing_else)
 	world_close(&w);
 }
 
+/* A slice of one endpoint, as a watch shows it. */
+#define SHOWN(name)                                                                                \
+	"{\"kind\":\"EndpointSlice\",\"apiVersion\":\"discovery.k8s.io/"                           \
+	"v1\",\"metadata\":{\"name\":\"" name                                                      \
+	"\",\"namespace\":\"a\",\"resourceVersion\":\"9\"}," SLICE_BODY "}"
+
+Test(kube_api_store, members_of_an_event_come_in_any_order_and_bad_json_is_refused_alone)
+{
+	static const struct {
+		const char *line;
+		const char *seen;
+	} cases[] = {
+		{"{\"type\":\"ADDED\",\"object\":" SHOWN("usual") "}\n", "put a/usual 1\n"},
+		{"{\"object\":" SHOWN("first") ",\"type\":\"ADDED\"}\n", "put a/first 1\n"},
+		{"{\"type\":\"ADDED\",\"object\":" SHOWN("amid") ",\"object2\":{\"x\":[1]}}\n",
+		 "put a/amid 1\n"},
+		{" {\"x\":[{}], \"type\" : \"ADDED\" , \"object\" : " SHOWN("wide") " } \r\n",
+		 "put a/wide 1\n"},
+		/* Not JSON, with a place to go on all the same: what follows it is seen. */
+		{"{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"bad\","
+		 "\"resourceVersion\":"
+		 "\"9\"},\"x\":nil}}\n{\"type\":\"ADDED\",\"object\":" SHOWN("next") "}\n",
+		 "put a/next 1\n"},
+	};
+	struct world w;
+
+	world_open(&w);
+	world_start(&w);
+	wait_for(&w, "synced\n");
+	while (!fake_api_watches(w.api))
+		uv_run(&w.loop, UV_RUN_ONCE);
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		fake_api_raw(w.api, cases[i].line);
+		wait_for(&w, cases[i].seen);
+	}
+	world_close(&w);
+}
+
 Test(kube_api_store, a_cluster_without_slices_says_absent)
 {
 	struct world w;
