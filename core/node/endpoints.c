@@ -231,11 +231,8 @@ bool node_ep_identify(struct pb_node *node, struct node_ep *ep)
 	if (!ep->key)
 		return false;
 	identity = pb_peers_pod(node->peers, ep->ns, ep->name);
-	/*
-	 * What is known of a pod isn't unlearned: after a restart its labels take a moment, and the
-	 * map still has the right number.
-	 */
-	if (identity == PB_IDENTITY_INIT || identity == ep->rec.identity)
+	/* After a restart a pod's labels take a moment, and the map still has the right number. */
+	if (identity == PB_IDENTITY_UNKNOWN || identity == ep->rec.identity)
 		return false;
 	ep->rec.identity = identity;
 	return true;

@@ -50,7 +50,10 @@ void node_on_hooks(void *arg, uint32_t ifindex, int result, const char *text)
 	hooks_ended(node, ep, result, text);
 }
 
-/* What the map says of an interface nobody has is of an agent before, and still right. */
+/*
+ * What the map says of an interface nobody has is of an agent before, and still right unless it is
+ * known that the pod's labels have no number.
+ */
 static void adopt_record(struct pb_node *node, struct node_ep *ep, uint32_t ifindex)
 {
 	struct pb_endpoint old;
@@ -60,8 +63,10 @@ static void adopt_record(struct pb_node *node, struct node_ep *ep, uint32_t ifin
 	     memcmp(&old.addr6, &ep->rec.addr6, sizeof(old.addr6)) != 0))
 		return;
 	node_ep_set_id(node, ep, old.id);
-	if (!node_ep_identified(ep) && old.identity)
+	if (!node_ep_identified(ep) && old.identity) {
 		ep->rec.identity = old.identity;
+		node_ep_identify(node, ep);
+	}
 }
 
 /* False: the interface has an owner. */

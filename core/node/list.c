@@ -35,7 +35,7 @@ static const char *reason_of(const struct node_ep *ep)
 					   : "its interface is being looked for";
 	if (node_ep_identified(ep))
 		return "";
-	return ep->key	     ? "the labels of the pod are not known yet"
+	return ep->key ? "the labels of the pod are not known yet, or there is no number for them"
 	       : ep->had_pod ? "the pod is gone, its interface is not"
 			     : "no pod with this address is known yet";
 }

@@ -156,17 +156,19 @@ int pb_node_reconfigure(struct pb_node *node, const struct pb_config *config, st
 	return 0;
 }
 
-/* What is known of a pod isn't unlearned while its endpoint lives. */
 static void on_identity(void *arg, const char *ns, const char *name, uint32_t identity)
 {
 	struct pb_node *node = arg;
 	PB_FREE char *key = pb_sprintf("%s/%s", ns, name);
 	struct node_ep *ep = key ? node_ep_by_key(node, key) : NULL;
 
-	if (!ep || identity == PB_IDENTITY_INIT || identity == ep->rec.identity)
+	if (!ep)
 		return;
-	ep->rec.identity = identity;
-	node_rewrite(node, ep);
+	if (identity != ep->rec.identity) {
+		ep->rec.identity = identity;
+		node_rewrite(node, ep);
+	}
+	/* Also of a number that an agent before gave: only now it can be published. */
 	node_tell(node, ep);
 }
 

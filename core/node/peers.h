@@ -61,10 +61,12 @@ int pb_peers_publish_endpoint(struct pb_peers *peers, const char *ns, const char
 void pb_peers_endpoints_synced(struct pb_peers *peers);
 
 /*
- * The identity of a pod by its labels, PB_IDENTITY_INIT while its labels (or those of its
- * namespace) aren't known, PB_IDENTITY_HOST for one of the host's network. The listener is told
- * of every later change of a pod of this node, on the loop, never from inside a call into this
- * header. While it is being told the old identity is still published.
+ * The identity of a pod by its labels, PB_IDENTITY_HOST for one of the host's network.
+ * PB_IDENTITY_UNKNOWN: its labels (or those of its namespace) aren't known yet; what an earlier
+ * agent knew of it may stay. PB_IDENTITY_INIT: they are, and there is no number for them; what was
+ * known of it before is wrong. The listener is told of every later change of a pod of this node
+ * but to unknown, on the loop, never from inside a call into this header. While it is being told
+ * the old identity is still published.
  */
 uint32_t pb_peers_pod(struct pb_peers *peers, const char *ns, const char *name);
 typedef void (*pb_peers_fn)(void *arg, const char *ns, const char *name, uint32_t identity);

@@ -266,11 +266,13 @@ void peers_pod_update(struct pb_peers *peers, struct peer_pod *pod)
 {
 	struct pb_ident *old = pod->ident;
 	uint32_t before = pod->number;
+	bool was_starved = pod->starved;
 
 	pod->ident = wanted_ident(peers, pod);
 	pod->number = number_of(pod, pod->ident);
 	claim_addresses(peers, pod, pod->number);
-	if (pod->number != before)
+	/* After a restart an endpoint may still have the number of labels before. */
+	if (pod->number != before || (pod->starved && !was_starved))
 		tell_listener(peers, pod);
 	pb_idents_put(peers->idents, old);
 	if (old)
@@ -380,7 +382,9 @@ uint32_t pb_peers_pod(struct pb_peers *peers, const char *ns, const char *name)
 {
 	const struct peer_pod *pod = pod_find(peers, ns, name);
 
-	return pod ? pod->number : PB_IDENTITY_INIT;
+	if (!pod || (pod->number == PB_IDENTITY_INIT && !pod->starved))
+		return PB_IDENTITY_UNKNOWN;
+	return pod->number;
 }
 
 void pb_peers_listen(struct pb_peers *peers, pb_peers_fn fn, void *arg)

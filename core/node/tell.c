@@ -37,13 +37,16 @@ static int publish(struct pb_node *node, struct node_ep *ep)
 	record_fill(ep, &record);
 	if (memcmp(&record, &ep->told, sizeof(record)) == 0)
 		return 0;
-	ep->told = record;
 	rc = pb_peers_publish_endpoint(node->peers, ep->ns, ep->name, &record);
-	if (rc != -ENOENT)
-		return rc;
-	/* The number is of an agent before; what it means isn't known again yet. */
-	record.identity = PB_IDENTITY_INIT;
-	return pb_peers_publish_endpoint(node->peers, ep->ns, ep->name, &record);
+	if (rc == -ENOENT) {
+		/* The number is of an agent before; what it means isn't known again yet. */
+		record.identity = PB_IDENTITY_INIT;
+		rc = memcmp(&record, &ep->told, sizeof(record)) == 0
+			     ? 0
+			     : pb_peers_publish_endpoint(node->peers, ep->ns, ep->name, &record);
+	}
+	ep->told = record;
+	return rc;
 }
 
 void node_tell(struct pb_node *node, struct node_ep *ep)

@@ -179,7 +179,7 @@ void tell(uint32_t kind, const struct pod *p)
 
 static char *uplink[] = {"up+"};
 
-/* Labels that Kubernetes told of: a pod's identity, 0 until it is known. */
+/* Labels that Kubernetes told of: a pod's identity, PB_IDENTITY_UNKNOWN until it is known. */
 uint32_t identity_of_pods;
 
 uint32_t pb_peers_pod(struct pb_peers *peers, const char *ns, const char *name)
@@ -187,7 +187,7 @@ uint32_t pb_peers_pod(struct pb_peers *peers, const char *ns, const char *name)
 	(void)peers;
 	(void)ns;
 	(void)name;
-	return identity_of_pods ? identity_of_pods : PB_IDENTITY_INIT;
+	return identity_of_pods;
 }
 
 static pb_peers_fn identity_fn;
@@ -227,6 +227,8 @@ int pb_peers_publish_endpoint(struct pb_peers *peers, const char *ns, const char
 	(void)peers;
 	(void)ns;
 	(void)name;
+	if (record && record->identity >= PB_IDENTITY_FIRST && record->identity != identity_of_pods)
+		return -ENOENT;
 	published = record ? *record : (struct pb_endpoint_record){0};
 	return 0;
 }

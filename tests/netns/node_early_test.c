@@ -259,6 +259,67 @@ Test(node_early, a_restart_keeps_the_identity_that_the_map_has_until_labels_are_
 	bed_end(&bed);
 }
 
+/* The number of another label set in an endpoint would be that set's rights. */
+Test(node_early, labels_without_a_number_take_the_old_one_away)
+{
+	struct bed bed;
+	struct pod pod;
+
+	given_pod_cidrs(&bed);
+	identity_of_pods = 300;
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+
+	/* When labels change and all numbers are in use */
+	labels_came("web", PB_IDENTITY_INIT);
+	settle(&bed);
+	cr_expect_eq(on(ifindex)->ep.identity, PB_IDENTITY_INIT);
+	cr_expect_eq(published.identity, PB_IDENTITY_INIT);
+	cr_expect_str_eq(listed(&bed, "shop/web", "state"), "init");
+
+	/* And when they changed while no agent ran */
+	labels_came("web", 300);
+	settle(&bed);
+	cr_expect_eq(on(ifindex)->ep.identity, 300);
+	bed_stop(&bed);
+	identity_of_pods = PB_IDENTITY_INIT;
+	bed_start(&bed);
+	tell(PB_KUBE_PUT, &pod);
+	settle(&bed);
+	cr_expect_eq(on(ifindex)->ep.identity, PB_IDENTITY_INIT);
+	cr_expect_eq(unhooks, 0);
+	bed_end(&bed);
+}
+
+Test(node_early, a_number_of_an_agent_before_is_published_once_its_labels_are_known)
+{
+	struct bed bed;
+	struct pod pod;
+
+	given_pod_cidrs(&bed);
+	identity_of_pods = 300;
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+	bed_stop(&bed);
+	identity_of_pods = 0;
+	bed_start(&bed);
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+	cr_expect_eq(on(ifindex)->ep.identity, 300);
+	cr_expect_eq(published.identity, PB_IDENTITY_INIT);
+
+	labels_came("web", 300);
+	settle(&bed);
+	cr_expect_eq(published.identity, 300);
+	bed_end(&bed);
+}
+
 static bool labels_arrived(void *arg)
 {
 	return on(*(uint32_t *)arg)->ep.identity == 301;
@@ -277,7 +338,7 @@ Test(node_early, labels_that_come_late_change_the_record_alone)
 	expect_hooked(&bed, ifindex, true);
 	cr_expect_str_eq(listed(&bed, "shop/web", "state"), "init");
 	cr_expect_str_eq(listed(&bed, "shop/web", "reason"),
-			 "the labels of the pod are not known yet");
+			 "the labels of the pod are not known yet, or there is no number for them");
 	labels_came("web", 301);
 	run_until(&bed.loop, labels_arrived, &ifindex);
 	cr_expect_eq(unhooks, 0);

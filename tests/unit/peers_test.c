@@ -172,7 +172,7 @@ Test(peers, I20_I21_finished_pods_and_those_of_the_host)
 	cr_expect_eq(lookup("10.0.0.1"), 256, "the one that isn't finished");
 	cr_expect_eq(lookup("10.1.0.1"), PB_IDENTITY_HOST);
 	cr_expect_eq(pb_peers_pod(h.peers, "shop", "proxy"), PB_IDENTITY_HOST);
-	cr_expect_eq(pb_peers_pod(h.peers, "shop", "job"), PB_IDENTITY_INIT);
+	cr_expect_eq(pb_peers_pod(h.peers, "shop", "job"), PB_IDENTITY_UNKNOWN);
 	cr_expect_eq(map_identities(), 1, "neither has a number");
 }
 
@@ -225,7 +225,7 @@ Test(peers, an_endpoint_before_and_after_its_pod)
 	take_log();
 	/* CNI is faster than the watch. */
 	cr_assert_eq(pb_peers_local_pod(h.peers, "shop", "db-1", &ip, 1), 0);
-	cr_expect_eq(pb_peers_pod(h.peers, "shop", "db-1"), PB_IDENTITY_INIT);
+	cr_expect_eq(pb_peers_pod(h.peers, "shop", "db-1"), PB_IDENTITY_UNKNOWN);
 	cr_expect_eq(lookup("10.0.0.3"), PB_IDENTITY_INIT);
 	put_pod(&db);
 	settle();
@@ -405,6 +405,41 @@ Test(peers, I14_I15_numbers_run_out_and_come_back)
 	status = pb_peers_status_json(h.peers);
 	cr_expect_eq(pb_json_num(status, "pods_without_identity", -1), 0);
 	cJSON_Delete(status);
+}
+
+Test(peers, I14_labels_that_change_while_no_number_is_free)
+{
+	const struct pod other = {.ns = "shop",
+				  .name = "db-1",
+				  .labels = "app=other",
+				  .ips = "10.0.0.3",
+				  .node = "node-a"};
+
+	harness_stop();
+	map_limit(1, 524288);
+	harness_start();
+	given_a_cluster();
+	put_pod(&db);
+	all_listed();
+	settle();
+	cr_expect_eq(pb_peers_pod(h.peers, "shop", "db-1"), 256);
+	take_log();
+	put_pod(&other);
+	settle();
+	cr_expect_eq(lookup("10.0.0.3"), PB_IDENTITY_INIT, "fails closed");
+	cr_expect_eq(pb_peers_pod(h.peers, "shop", "db-1"), PB_IDENTITY_INIT);
+	cr_expect_str_eq(take_log(), "shop/db-1:5 -256 ");
+
+	/* The same when they changed while no agent ran: its endpoint still has the old number. */
+	harness_kill();
+	harness_start();
+	given_a_cluster();
+	cr_expect_eq(pb_peers_pod(h.peers, "shop", "db-1"), PB_IDENTITY_UNKNOWN);
+	put_pod(&other);
+	all_listed();
+	settle();
+	cr_expect_eq(pb_peers_pod(h.peers, "shop", "db-1"), PB_IDENTITY_INIT);
+	cr_expect_not_null(strstr(take_log(), "shop/db-1:5 "));
 }
 
 /* ---- a restart ---- */
