@@ -430,6 +430,7 @@ static int head_put(struct kpr_model *m, const char *key, const struct pb_backen
 		return -ENOMEM;
 	svc->head = head;
 	svc->open = false;
+	svc->surplus = svc->n_parts > head->n_parts;
 	svc->withdrawn = false;
 	if (svc->obj)
 		kpr_model_dirty(m, svc);
@@ -451,6 +452,16 @@ static void head_gone(struct kpr_model *m, const char *key)
 	forget_unless_needed(m, svc);
 }
 
+/*
+ * Parts that a publisher left behind say what others say too. What changes in one of them tells
+ * nothing then, so all are compared.
+ */
+static void part_changed(struct kpr_svc *svc)
+{
+	if (svc->surplus)
+		kpr_changes_drop(svc);
+}
+
 static int part_put(struct kpr_model *m, const char *svc_key, const char *key,
 		    const struct pb_backends *value)
 {
@@ -464,6 +475,7 @@ static int part_put(struct kpr_model *m, const char *svc_key, const char *key,
 		forget_unless_needed(m, svc);
 		return rc;
 	}
+	part_changed(svc);
 	svc->open = true;
 	return 0;
 }
@@ -475,15 +487,10 @@ static void part_gone(struct kpr_model *m, const char *svc_key, const char *key)
 	if (!svc)
 		return;
 	kpr_part_gone(m, key);
-	/*
-	 * A part more than the head speaks of: a publisher left it behind, no head follows, and
-	 * what it said may be in another part too.
-	 */
-	if (svc->head && svc->n_parts >= svc->head->n_parts && !svc->open) {
-		kpr_changes_drop(svc);
-		if (svc->obj)
-			kpr_model_dirty(m, svc);
-	}
+	part_changed(svc);
+	/* One that was left behind: no head follows. */
+	if (svc->surplus && svc->obj && !svc->open && kpr_model_whole(svc))
+		kpr_model_dirty(m, svc);
 	svc->open = svc->open && (svc->head || svc->parts);
 	forget_unless_needed(m, svc);
 }

@@ -73,6 +73,7 @@ struct kpr_svc {
 	uint8_t state; /* enum kpr_svc_state */
 	bool dirty;
 	bool open;	/* a part came and its head not yet */
+	bool surplus;	/* more parts than the head spoke of: a backend may be in two */
 	bool withdrawn; /* its backends were known once */
 	bool fail_open;
 	char key[];

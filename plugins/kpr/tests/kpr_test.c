@@ -1107,6 +1107,23 @@ static struct pb_backends *many_ports(void)
 	return v;
 }
 
+Test(kpr, a_part_left_behind_that_goes_in_the_middle_of_a_change_takes_no_backend_along)
+{
+	load();
+	put(service("web", "10.96.0.1", 80));
+	PART("web", "endpoints", {"10.0.0.1", 80});
+	publish_head("web", 1);
+	synced();
+	/* Read from slices now; the part from Endpoints is withdrawn later. */
+	PART("web", "a", {"10.0.0.1", 80});
+	publish_head("web", 1);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80");
+	PART("web", "b", {"10.0.0.2", 80});
+	cr_assert_eq(pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, "ns/web/endpoints"), 0);
+	publish_head("web", 2);
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:80 10.0.0.2:80");
+}
+
 Test(kpr, a_service_of_thousands_of_ports_is_read_without_holding_the_loop)
 {
 	const struct pb_backends *v = many_ports();
