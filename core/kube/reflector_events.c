@@ -41,17 +41,33 @@ static int watch_fails(struct pb_reflector *r, const char *fmt, ...)
 
 /* ---- events ---- */
 
-/* A Status inside the stream: 410 asks for a new list, anything else for a pause. */
-static int on_error_event(struct pb_reflector *r, struct pb_json_span object)
+static int status_code(struct pb_json_span status)
 {
-	PB_JSON_FREE cJSON *status = cJSON_ParseWithLength(object.text, object.len);
-	const char *reason = pb_json_str(status, "reason", "");
-	int code = (int)pb_json_num(status, "code", 0);
+	struct pb_json_span code;
+	char text[16];
+
+	if (pb_json_member(status, "code", &code) < 0)
+		return 0;
+	snprintf(text, sizeof(text), "%.*s", code.len < 16 ? (int)code.len : 0, code.text);
+	return atoi(text);
+}
+
+/*
+ * A Status inside the stream: 410 asks for a new list, anything else for a pause. Its members are
+ * looked up in the text: a tree of it could be forty times as large.
+ */
+static int on_error_event(struct pb_reflector *r, struct pb_json_span status)
+{
+	char reason[64], message[sizeof(r->why) - 64];
+	int code = status_code(status);
+
+	pb_json_member_text(status, "reason", reason, sizeof(reason));
+	pb_json_member_text(status, "message", message, sizeof(message));
 
 	if (code == 410 || strcmp(reason, "Expired") == 0 || strcmp(reason, "Gone") == 0)
 		return watch_ends(r, WATCH_RELIST);
 	return watch_fails(r, "the server ended the watch with %d: %s", code,
-			   pb_json_str(status, "message", reason));
+			   message[0] ? message : reason);
 }
 
 static void event_delete(struct pb_reflector *r, struct pb_json_span metadata)

@@ -12,7 +12,8 @@
 
 /* etcd refuses objects above 1.5 MiB by default; this leaves room for larger settings. */
 #define OBJECT_MAX ((size_t)4 * 1024 * 1024)
-#define DISCOVERY_MAX ((size_t)1024 * 1024)
+/* A tree is made of it. The lists of the groups in question have less than a KiB. */
+#define DISCOVERY_MAX ((size_t)64 * 1024)
 #define RV_MAX 128
 
 enum reflector_state {

@@ -5,6 +5,8 @@
  */
 #include "kube_api_harness.h"
 
+#include <sys/resource.h>
+
 #define SVC PB_KUBE_SERVICE
 #define OBJECT_MAX ((size_t)4 * 1024 * 1024)
 
@@ -197,4 +199,28 @@ Test(kube_api_limits, a_long_compressed_list_leaves_the_loop_to_others_too)
 Test(kube_api_limits, a_long_watch_list_leaves_the_loop_to_others_too)
 {
 	long_list(false, true);
+}
+
+/* {"type":"ERROR","object":...}: text of a few mebibytes can name millions of values. */
+Test(kube_api_limits, an_error_event_of_many_values_costs_no_more_than_its_text)
+{
+	static const char head[] = "{\"type\":\"ERROR\",\"object\":{\"code\":500,\"message\":\"no "
+				   "\\\"x\\\"\",\"details\":[0";
+	PB_FREE char *line = malloc(OBJECT_MAX);
+	size_t len = strlen(head), end = OBJECT_MAX - 5;
+	struct rusage before, after;
+	struct bench b;
+
+	watching(&b);
+	memcpy(line, head, len);
+	for (; len < end - 1; len += 2)
+		memcpy(line + len, ",0", 2);
+	memcpy(line + len, "]}}\n", 5);
+	getrusage(RUSAGE_SELF, &before);
+	fake_api_raw(b.api, line);
+	WAIT(&b, bench_says(&b, SVC, "the server ended the watch with 500: no \"x\""));
+	getrusage(RUSAGE_SELF, &after);
+	cr_assert_lt(after.ru_maxrss - before.ru_maxrss, 64 * 1024, "%ld KiB",
+		     after.ru_maxrss - before.ru_maxrss);
+	bench_close(&b);
 }
