@@ -212,12 +212,18 @@ static void on_list_done(void *arg, const struct pb_api_answer *answer)
 		list_complete(r);
 }
 
-/* No list takes longer than a minute to go on: the server's own limit for a request. */
+/*
+ * No list takes longer than a minute to go on: the server's own limit for a request. Half of it
+ * raises a doubt: over HTTP/2 the next try would be a stream of the same dead connection.
+ */
 static void on_list_tick(uv_timer_t *timer)
 {
 	struct pb_reflector *r = timer->data;
+	uint64_t silence = uv_now(r->loop) - r->last_byte;
 
-	if (uv_now(r->loop) - r->last_byte < 2ULL * r->timing.heartbeat_ms)
+	if (silence >= r->timing.heartbeat_ms && pb_api_http_version(r->call) != 1)
+		r->doubt(r->doubt_arg);
+	if (silence < 2ULL * r->timing.heartbeat_ms)
 		return;
 	pb_api_give_up(PB_TAKE_PTR(r->call));
 	list_broken(r, "the server has gone silent");

@@ -223,6 +223,7 @@ static void on_watch_tick(uv_timer_t *timer)
 	uint64_t beat = r->timing.heartbeat_ms;
 
 	if (!r->opened && silence >= beat) {
+		r->doubt(r->doubt_arg);
 		pb_api_give_up(PB_TAKE_PTR(r->call));
 		if (r->initial)
 			initial_failed(r);

@@ -27,8 +27,9 @@ struct h2 {
 	struct fake_conn *conn; /* the one that is open */
 	struct pb_buf in;
 	unsigned conns;
-	unsigned streams; /* that were opened on this connection */
-	bool deaf;	  /* answers nothing more on this connection */
+	unsigned streams;  /* that were opened on this connection */
+	bool deaf;	   /* answers nothing more on this connection */
+	bool deaf_to_list; /* so from the first list on; the second connection gets it */
 };
 
 static void frame(struct fake_conn *conn, unsigned type, unsigned flags, unsigned stream,
@@ -70,9 +71,13 @@ static void on_stream(struct h2 *h2, unsigned stream)
 		"\"8\"}}}\n";
 
 	h2->streams++;
+	if (h2->deaf_to_list && h2->conns == 1 && stream == 3)
+		h2->deaf = true;
 	if (h2->deaf)
 		return;
-	if (h2->conns == 2) { /* the connection after the silent one: the watch again */
+	if (h2->conns == 2 && h2->deaf_to_list) {
+		answer(h2->conn, stream, stream == 1 ? list : "", stream == 1);
+	} else if (h2->conns == 2) { /* the connection after the silent one: the watch again */
 		answer(h2->conn, stream, event, false);
 	} else if (stream == 3) {
 		answer(h2->conn, stream, h2->list ? h2->list : list, true);
@@ -130,7 +135,7 @@ static void start_h2(struct bench *b, const struct pki *pki)
 	bench_start(b, config, SVC);
 }
 
-static void open_h2(struct bench *b, struct h2 *h2, struct pki *pki)
+static void begin_h2(struct bench *b, struct h2 *h2, struct pki *pki)
 {
 	pki_make(pki);
 	bench_open_tls(b, pki->cert, pki->key);
@@ -138,6 +143,11 @@ static void open_h2(struct bench *b, struct h2 *h2, struct pki *pki)
 	b->timing.heartbeat_ms = 100;
 	b->timing.connect_ms = 1000;
 	start_h2(b, pki);
+}
+
+static void open_h2(struct bench *b, struct h2 *h2, struct pki *pki)
+{
+	begin_h2(b, h2, pki);
 	WAIT(b, h2->streams >= 3 && bench_says(b, SVC, "watching"));
 	cr_assert_eq(h2->conns, 1);
 }
@@ -168,6 +178,21 @@ Test(kube_api_h2, a_silent_watch_whose_connection_answers_is_left_alone)
 	WAIT(&b, h2.streams >= 6);
 	cr_assert_eq(h2.conns, 1);
 	cr_assert(bench_says(&b, SVC, "watching"));
+	bench_close(&b);
+	pb_buf_free(&h2.in);
+	pki_remove(&pki);
+}
+
+/* The next try would else be a stream of the same dead connection, and the one after it too. */
+Test(kube_api_h2, a_connection_that_went_silent_during_the_list_is_replaced)
+{
+	struct h2 h2 = {.deaf_to_list = true};
+	struct bench b;
+	struct pki pki;
+
+	begin_h2(&b, &h2, &pki);
+	WAIT(&b, h2.conns == 2 && bench_says(&b, SVC, "watching"));
+	cr_assert_eq(b.sink.synced[SVC], 1);
 	bench_close(&b);
 	pb_buf_free(&h2.in);
 	pki_remove(&pki);
