@@ -142,10 +142,12 @@ static void on_timer(uv_timer_t *timer)
 		peers->ranges_due = true;
 		peers_wake(peers);
 	}
+	peers_ns_expire(peers);
 	peers_check_room(peers);
 	if (next == 0 || retry)
 		uv_timer_start(&peers->timer, on_timer, 1, 0);
-	else if (next != UINT64_MAX || peers->full || peers->ranges_at || peers->n_starved)
+	else if (next != UINT64_MAX || peers->full || peers->ranges_at || peers->n_starved ||
+		 peers->missing)
 		peers_arm(peers);
 }
 

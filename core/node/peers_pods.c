@@ -37,10 +37,38 @@ static struct peer_ns *ns_get(struct pb_peers *peers, const char *name)
 	return ns;
 }
 
+static void ns_found(struct pb_peers *peers, struct peer_ns *ns)
+{
+	if (ns->missing_until)
+		DL_DELETE2(peers->missing, ns, miss_prev, miss_next);
+	ns->missing_until = 0;
+}
+
+/* A source without any namespace, such as a directory of manifests, has none to wait for. */
+static void ns_missed(struct pb_peers *peers, struct peer_ns *ns)
+{
+	if (ns->obj || ns->missing_until || !peers->ns_synced || !peers->n_namespaces)
+		return;
+	ns->missing_until = pb_now_ns() + PEERS_NS_WAIT_NS;
+	DL_APPEND2(peers->missing, ns, miss_prev, miss_next);
+	peers_arm(peers);
+}
+
+void peers_ns_expire(struct pb_peers *peers)
+{
+	while (peers->missing && peers->missing->missing_until <= pb_now_ns()) {
+		struct peer_ns *ns = peers->missing;
+
+		ns_found(peers, ns);
+		peers_queue(peers, &ns->group);
+	}
+}
+
 static void ns_settle(struct pb_peers *peers, struct peer_ns *ns)
 {
 	if (ns->obj || ns->group.pods)
 		return;
+	ns_found(peers, ns);
 	if (ns->group.queued)
 		DL_DELETE(peers->queue, &ns->group);
 	HASH_DEL(peers->namespaces, ns);
@@ -88,6 +116,8 @@ static struct peer_pod *pod_new(struct pb_peers *peers, const char *ns, const ch
 		free(pod);
 		return NULL;
 	}
+	if (!pod->ns->group.pods)
+		ns_missed(peers, pod->ns);
 	peers_group_add(&pod->ns->group, pod);
 	return pod;
 }
@@ -208,7 +238,7 @@ static struct pb_ident *wanted_ident(struct pb_peers *peers, struct peer_pod *po
 		keeps = pod->n_local > 0; /* its endpoint is still there */
 	else if (obj->flags & PB_POD_HOST_NETWORK || (is_finished(obj) && !pod->n_local))
 		keeps = false;
-	else if (!pod->ns->obj && !peers->ns_synced)
+	else if (!pod->ns->obj && (!peers->ns_synced || pod->ns->missing_until))
 		keeps = true;
 	else
 		rc = compute_ident(peers, pod, &ident);
@@ -345,7 +375,9 @@ static void ns_put(struct pb_peers *peers, const struct pb_kube_namespace *obj)
 		return;
 	}
 	same = ns->obj && same_labels(&ns->obj->meta, &obj->meta);
+	peers->n_namespaces += !ns->obj;
 	ns->obj = obj;
+	ns_found(peers, ns);
 	if (!same)
 		peers_queue(peers, &ns->group);
 }
@@ -354,9 +386,12 @@ static void ns_delete(struct pb_peers *peers, const struct pb_kube_namespace *ob
 {
 	struct peer_ns *ns = ns_find(peers, obj->meta.name, strlen(obj->meta.name));
 
-	if (!ns)
+	if (!ns || !ns->obj)
 		return;
 	ns->obj = NULL;
+	/* Its pods are gone before it, whatever their watch has said so far. */
+	ns_missed(peers, ns);
+	peers->n_namespaces--;
 	peers_queue(peers, &ns->group);
 	ns_settle(peers, ns);
 }

@@ -27,6 +27,12 @@
  */
 #define PEERS_RANGES_NS (300 * 1000000000ULL)
 
+/*
+ * How long pods wait for a namespace that exists by their word only: the watches of pods and of
+ * namespaces are two streams, and either may be ahead.
+ */
+#define PEERS_NS_WAIT_NS (10 * 1000000000ULL)
+
 struct peer_pod;
 
 /* Pods that one change touches: of a namespace or on a node. */
@@ -42,6 +48,8 @@ struct peer_ns {
 	UT_hash_handle hh;
 	struct peer_group group;
 	const struct pb_kube_namespace *obj; /* NULL: not known, pods only name it */
+	uint64_t missing_until;		     /* 0: not in the list `missing` */
+	struct peer_ns *miss_prev, *miss_next;
 	char name[];
 };
 
@@ -116,6 +124,7 @@ struct pb_peers {
 	bool ns_synced, nodes_synced, pods_synced;
 	struct peer_pod *pods;
 	struct peer_ns *namespaces;
+	struct peer_ns *missing; /* those that pods still wait for, the oldest first */
 	struct peer_node *nodes;
 	struct peer_group *queue;
 	struct pb_ip_claim *host_claims;
@@ -127,7 +136,7 @@ struct pb_peers {
 	bool swept;	    /* pods and nodes of an earlier process are gone */
 	uint64_t ranges_at; /* when its ranges go; 0: they have, or not yet known */
 	bool ranges_due;
-	uint32_t n_pods, n_nodes, n_starved;
+	uint32_t n_pods, n_nodes, n_namespaces, n_starved;
 	unsigned starved_ticks;
 	bool full; /* the ipcache had no room, and that was said */
 
@@ -168,6 +177,8 @@ struct peer_pod *peers_pod_get(struct pb_peers *peers, const char *ns, const cha
 /* Frees a pod that nobody knows any more. */
 void peers_pod_settle(struct pb_peers *peers, struct peer_pod *pod);
 void peers_pods_free(struct pb_peers *peers);
+/* Namespaces that were waited for long enough count as ones without labels. */
+void peers_ns_expire(struct pb_peers *peers);
 
 /* ---- peers_nodes.c ---- */
 

@@ -120,6 +120,36 @@ Test(peers, I25_I26_pods_before_their_namespace)
 	cr_expect_eq(lookup("10.0.0.9"), 257, "its namespace has no labels");
 }
 
+/* Policies select by what labels of a namespace are not, so "none yet" must not mean "none". */
+Test(peers, I25_I26_a_new_pod_before_its_new_namespace, .timeout = 60)
+{
+	struct pod homeless = {.ns = "nowhere", .name = "x", .ips = "10.0.0.9", .node = "node-b"};
+
+	given_a_cluster();
+	all_listed();
+	put_namespace("other", "");
+	delete_object(PB_KUBE_NAMESPACE, "", "shop");
+	settle();
+	put_pod(&web);
+	put_pod(&homeless);
+	settle();
+	cr_expect_eq(lookup("10.0.0.1"), PB_IDENTITY_INIT);
+	cr_expect_eq(lookup("10.0.0.9"), PB_IDENTITY_INIT);
+	put_namespace("shop", "team=a");
+	settle();
+	cr_expect_eq(lookup("10.0.0.1"), 256);
+
+	/* The watch of namespaces is ahead this time: the pods' deletion is still to come. */
+	delete_object(PB_KUBE_NAMESPACE, "", "shop");
+	settle();
+	cr_expect_eq(lookup("10.0.0.1"), 256);
+
+	/* What nobody ever lists has no labels. */
+	while (lookup("10.0.0.9") == PB_IDENTITY_INIT)
+		uv_run(&h.loop, UV_RUN_ONCE);
+	cr_expect_eq(lookup("10.0.0.9"), 257);
+}
+
 Test(peers, I24_a_pod_waits_for_its_nodes_addresses)
 {
 	put_namespace("shop", "team=a");
@@ -741,8 +771,13 @@ static void expect_maps_match(unsigned round)
 Test(peers, I37_any_sequence_of_events)
 {
 	unsigned seed = (unsigned)time(NULL);
+	char ns[16];
 
 	srand(seed);
+	for (unsigned i = 0; i < RANDOM_NS; i++) {
+		snprintf(ns, sizeof(ns), "ns-%u", i);
+		put_namespace(ns, "");
+	}
 	all_listed();
 	for (unsigned round = 0; round < 400; round++) {
 		for (unsigned n = (unsigned)rand() % 8; n > 0; n--) {
