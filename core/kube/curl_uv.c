@@ -15,6 +15,7 @@ struct pb_http {
 	uv_loop_t *loop;
 	CURLM *multi;
 	uv_timer_t timer; /* curl's */
+	uv_idle_t now;	  /* curl's, when it wants no time to pass */
 	uv_idle_t resume; /* bodies that wait for their turn */
 	struct pb_http_request *requests;
 	struct http_socket *sockets;
@@ -67,7 +68,7 @@ static void maybe_free(struct pb_http *http)
 	curl_global_cleanup();
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
 	struct pb_http *http = handle->data;
 
@@ -153,9 +154,8 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *arg, voi
 
 /* ---- timers ---- */
 
-static void on_timer(uv_timer_t *timer)
+static void time_passed(struct pb_http *http)
 {
-	struct pb_http *http = timer->data;
 	int running;
 
 	http_enter(http);
@@ -163,15 +163,35 @@ static void on_timer(uv_timer_t *timer)
 	http_leave(http);
 }
 
+static void on_timer(uv_timer_t *timer)
+{
+	time_passed(timer->data);
+}
+
+static void on_now(uv_idle_t *now)
+{
+	uv_idle_stop(now);
+	time_passed(now->data);
+}
+
+/*
+ * curl says 0 whenever it read bytes of one stream on behalf of another, so with several watches
+ * on a connection that is the usual way of an event. A timer of 1 ms would cost up to 2 for each
+ * 16 KiB; one of 0 that restarts itself is run for ever within one round of the loop.
+ */
+
 static int on_curl_timer(CURLM *multi, long ms, void *arg)
 {
 	struct pb_http *http = arg;
 
 	(void)multi;
+	uv_idle_stop(&http->now);
+	uv_timer_stop(&http->timer);
 	if (http->closing || ms < 0)
-		return uv_timer_stop(&http->timer);
-	/* libuv runs a timer of 0 that restarts itself for ever within one round of the loop. */
-	return uv_timer_start(&http->timer, on_timer, ms ? (uint64_t)ms : 1, 0);
+		return 0;
+	if (ms == 0)
+		return uv_idle_start(&http->now, on_now);
+	return uv_timer_start(&http->timer, on_timer, (uint64_t)ms, 0);
 }
 
 /* ---- requests ---- */
@@ -316,8 +336,9 @@ static void http_destroy(struct pb_http *http)
 	{
 		socket_close(sock);
 	}
-	uv_close((uv_handle_t *)&http->timer, on_timer_closed);
-	uv_close((uv_handle_t *)&http->resume, on_timer_closed);
+	uv_close((uv_handle_t *)&http->timer, on_handle_closed);
+	uv_close((uv_handle_t *)&http->now, on_handle_closed);
+	uv_close((uv_handle_t *)&http->resume, on_handle_closed);
 }
 
 /* Callbacks of `done` run at depth 1 too, so that a close in one of them waits for the end. */
@@ -443,9 +464,10 @@ int pb_http_new(uv_loop_t *loop, struct pb_http **ret_http, struct pb_err *err)
 		return pb_err_set(err, -ENOMEM, "http: out of memory");
 	}
 	uv_timer_init(loop, &http->timer);
+	uv_idle_init(loop, &http->now);
 	uv_idle_init(loop, &http->resume);
-	http->timer.data = http->resume.data = http;
-	http->handles = 2;
+	http->timer.data = http->now.data = http->resume.data = http;
+	http->handles = 3;
 	*ret_http = http;
 	return 0;
 }
