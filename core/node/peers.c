@@ -31,12 +31,16 @@ static void group_step(struct pb_peers *peers, struct peer_group *group)
 		return;
 	DL_DELETE(peers->queue, group);
 	group->queued = false;
+	if (group->again)
+		peers_queue(peers, group);
 }
 
 void peers_queue(struct pb_peers *peers, struct peer_group *group)
 {
-	group->cursor = group->pods;
+	/* Never back to the start: who changes often would keep the rest waiting for ever. */
+	group->again = group->queued;
 	if (!group->queued && group->pods) {
+		group->cursor = group->pods;
 		DL_APPEND(peers->queue, group);
 		group->queued = true;
 	}

@@ -41,6 +41,7 @@ struct peer_group {
 	struct peer_pod *cursor; /* the next to look at, while queued */
 	bool by_node;
 	bool queued;
+	bool again; /* it changed while queued: one more pass, behind the others */
 	struct peer_group *prev, *next; /* in the queue */
 };
 

@@ -120,6 +120,35 @@ Test(peers, I25_I26_pods_before_their_namespace)
 	cr_expect_eq(lookup("10.0.0.9"), 257, "its namespace has no labels");
 }
 
+Test(peers, I27_a_namespace_that_changes_all_the_time_holds_up_no_other)
+{
+	char name[16], ip[32], label[16];
+
+	put_namespace("busy", "");
+	put_namespace("shop", "team=a");
+	for (unsigned i = 0; i < 2000; i++) {
+		struct pod pod = {.ns = "busy", .name = name, .ips = ip, .node = "node-b"};
+
+		snprintf(name, sizeof(name), "p%u", i);
+		snprintf(ip, sizeof(ip), "10.2.%u.%u", i / 200, i % 200 + 1);
+		put_pod(&pod);
+	}
+	put_pod(&web);
+	all_listed();
+	settle();
+	uint32_t before = pb_peers_pod(h.peers, "shop", "web-1");
+
+	/* One of its changes comes before every step of the work that the last one made. */
+	for (unsigned i = 0; i < 4000; i++) {
+		snprintf(label, sizeof(label), "n=%u", i % 2);
+		put_namespace("busy", label);
+		if (i == 1)
+			put_namespace("shop", "team=b");
+		uv_run(&h.loop, UV_RUN_NOWAIT);
+	}
+	cr_expect_neq(pb_peers_pod(h.peers, "shop", "web-1"), before);
+}
+
 /* Policies select by what labels of a namespace are not, so "none yet" must not mean "none". */
 Test(peers, I25_I26_a_new_pod_before_its_new_namespace, .timeout = 60)
 {
