@@ -132,6 +132,7 @@ static bool holds(const struct es_index *ix, const struct es_index_slot *slot,
 {
 	struct es_key has;
 
+	++*ix->work;
 	read_place(ix, slice_of(ix, slot), slot->place & ~TURN_BIT, &has);
 	return has.family == key->family && has.port->port == key->port->port &&
 	       has.port->protocol == key->port->protocol &&
@@ -164,21 +165,52 @@ static bool owns(const struct es_index *ix, const struct es_holders *h)
 
 /* ---- slots ---- */
 
+/*
+ * The best of all who have a backend stands before the others, so most of them need no look: a
+ * thousand slices may show the same thousand backends.
+ */
 static struct es_holders look(struct es_index *ix, const struct es_key *key, uint32_t number)
 {
 	struct es_holders h = {.mine = NONE, .other = NONE};
 	uint32_t mask = ix->n_slots - 1;
+	bool best_found = false;
 
-	++*ix->work;
 	for (uint32_t i = key->hash & mask; ix->slots[i].slice; i = (i + 1) & mask) {
-		if (ix->slots[i].hash != key->hash || !holds(ix, &ix->slots[i], key))
+		bool mine = ix->slots[i].slice == number + 1;
+
+		if (ix->slots[i].hash != key->hash || (!mine && best_found) ||
+		    !holds(ix, &ix->slots[i], key))
 			continue;
-		if (ix->slots[i].slice == number + 1)
+		if (mine)
 			h.mine = i;
 		else if (h.other == NONE || beats(ix, i, h.other))
 			h.other = i;
+		best_found = h.mine == NONE;
 	}
 	return h;
+}
+
+/* The best of those who have the backend, or a free slot. */
+static uint32_t first(const struct es_index *ix, const struct es_key *key)
+{
+	uint32_t mask = ix->n_slots - 1;
+	uint32_t i = key->hash & mask;
+
+	while (ix->slots[i].slice &&
+	       (ix->slots[i].hash != key->hash || !holds(ix, &ix->slots[i], key)))
+		i = (i + 1) & mask;
+	return i;
+}
+
+/* Puts the best of those who have a backend before the others; returns where it is now. */
+static uint32_t to_front(struct es_index *ix, const struct es_key *key, uint32_t best)
+{
+	struct es_index_slot slot = ix->slots[best];
+	uint32_t i = first(ix, key);
+
+	ix->slots[best] = ix->slots[i];
+	ix->slots[i] = slot;
+	return i;
 }
 
 static uint32_t insert(struct es_index *ix, struct es_index_slot slot)
@@ -214,6 +246,7 @@ static int resize(struct es_index *ix, uint32_t n_slots)
 {
 	struct es_index_slot *old = ix->slots;
 	uint32_t n_old = ix->n_slots;
+	uint32_t from = 0;
 	struct es_index_slot *slots = calloc(n_slots, sizeof(*slots));
 
 	if (!slots)
@@ -221,9 +254,12 @@ static int resize(struct es_index *ix, uint32_t n_slots)
 	ix->slots = slots;
 	ix->n_slots = n_slots;
 	ix->used = 0;
+	/* From behind a free slot: the order of those who have the same backend has to stay. */
+	while (n_old > 0 && old[from].slice)
+		from++;
 	for (uint32_t i = 0; i < n_old; i++)
-		if (old[i].slice)
-			insert(ix, old[i]);
+		if (old[(from + i) % n_old].slice)
+			insert(ix, old[(from + i) % n_old]);
 	free(old);
 	return 0;
 }
@@ -289,7 +325,7 @@ static void enter(struct es_index *ix, uint32_t number, uint32_t place)
 	struct es_holders h;
 	struct es_key key;
 	uint8_t state = key_at(ix, s->now, place, &key);
-	bool owned;
+	bool owned, owns_now;
 
 	if (state == 0)
 		return;
@@ -302,8 +338,12 @@ static void enter(struct es_index *ix, uint32_t number, uint32_t place)
 	} else if (is_old(ix, &ix->slots[h.mine]) || state < slot_state(ix, h.mine)) {
 		ix->slots[h.mine] = slot;
 	}
-	if (h.other != NONE && owned != owns(ix, &h))
+	if (h.other == NONE)
+		return;
+	owns_now = owns(ix, &h);
+	if (owned != owns_now)
 		tell(ix, h.other);
+	to_front(ix, &key, owns_now ? h.mine : h.other);
 }
 
 static void leave(struct es_index *ix, uint32_t number, uint32_t place)
@@ -320,6 +360,8 @@ static void leave(struct es_index *ix, uint32_t number, uint32_t place)
 		ix->doubles--;
 		if (owns(ix, &h))
 			tell(ix, h.other);
+		if (to_front(ix, &key, h.other) == h.mine)
+			h.mine = h.other;
 	}
 	erase(ix, h.mine);
 }
@@ -348,13 +390,11 @@ int es_index_put(struct es_index *ix, uint32_t number, const struct pb_kube_endp
 bool es_index_owns(struct es_index *ix, uint32_t number, uint32_t port, uint32_t i)
 {
 	const struct pb_kube_endpointslice *now = ix->slices[number].now;
-	struct es_holders h;
 	struct es_key key;
 
 	if (!now || key_at(ix, now, port * es_slice_width(now, ix->all) + i, &key) == 0)
 		return false;
-	h = look(ix, &key, number);
-	return owns(ix, &h);
+	return ix->slots[first(ix, &key)].slice == number + 1;
 }
 
 void es_index_free(struct es_index *ix)

@@ -102,6 +102,29 @@ Test(parts, E37_ports_and_addresses_that_were_chosen_for_it_do_not_crowd_the_ind
 	es_index_free(&ix);
 }
 
+/* Given the best slice last, so that each one takes all backends over. */
+Test(parts, E37_backends_that_very_many_slices_show_cost_each_slice_no_more_than_a_few)
+{
+	enum { N_SLICES = 200, N_EACH = 100 };
+	char name[16];
+
+	check_heads = false;
+	for (uint32_t i = 0; i < N_SLICES; i++) {
+		struct slice *s = large_slice(NULL, 0, N_EACH);
+
+		snprintf(name, sizeof(name), "s%03u", N_SLICES - i);
+		s->s.meta.name = harness_make(sizeof(name));
+		memcpy((char *)s->s.meta.name, name, sizeof(name));
+		put(s);
+	}
+	open_store();
+	cr_assert_eq(head("ns/web")->n_backends, N_EACH);
+	cr_assert_eq(head("ns/web")->n_parts, 1);
+	cr_assert_eq(es_store_counts(store).duplicates, (N_SLICES - 1) * N_EACH);
+	cr_assert_leq(es_store_counts(store).work, 10 * N_SLICES * N_EACH, "%lu",
+		      es_store_counts(store).work);
+}
+
 Test(parts, E37_a_double_costs_the_two_slices_that_show_it)
 {
 	struct es_counts before, after;
