@@ -95,6 +95,8 @@ static void discovery_refused(struct pb_reflector *r, const struct pb_api_answer
 
 	discovery_path(r, r->candidate, path, sizeof(path));
 	r->candidate = 0;
+	if (answer->http.rc == -ETIMEDOUT)
+		r->doubt(r->doubt_arg);
 	if (r->found) {
 		discovery_keeps(r);
 	} else if (answer->http.rc == 0 && answer->http.status == 403) {

@@ -26,10 +26,11 @@ struct h2 {
 	const char *list;	/* what the third stream is answered with */
 	struct fake_conn *conn; /* the one that is open */
 	struct pb_buf in;
+	/* The first connection answers /version only, the second these in order, ended by NULL. */
+	const char *const *second;
 	unsigned conns;
-	unsigned streams;  /* that were opened on this connection */
-	bool deaf;	   /* answers nothing more on this connection */
-	bool deaf_to_list; /* so from the first list on; the second connection gets it */
+	unsigned streams; /* that were opened on this connection */
+	bool deaf;	  /* answers nothing more on this connection */
 };
 
 static void frame(struct fake_conn *conn, unsigned type, unsigned flags, unsigned stream,
@@ -62,21 +63,23 @@ static void answer(struct fake_conn *conn, unsigned stream, const char *body, bo
 	frame(conn, FRAME_DATA, end ? END_STREAM : 0, stream, body, len);
 }
 
+static const char list[] = "{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[]}";
+
 static void on_stream(struct h2 *h2, unsigned stream)
 {
-	static const char list[] = "{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[]}";
 	static const char event[] =
 		"{\"type\":\"ADDED\",\"object\":{\"kind\":\"Service\",\"metadata\":"
 		"{\"name\":\"one\",\"namespace\":\"a\",\"resourceVersion\":"
 		"\"8\"}}}\n";
 
 	h2->streams++;
-	if (h2->deaf_to_list && h2->conns == 1 && stream == 3)
+	if (h2->second && h2->conns == 1 && stream == 3)
 		h2->deaf = true;
 	if (h2->deaf)
 		return;
-	if (h2->conns == 2 && h2->deaf_to_list) {
-		answer(h2->conn, stream, stream == 1 ? list : "", stream == 1);
+	if (h2->conns == 2 && h2->second) {
+		answer(h2->conn, stream, *h2->second ? *h2->second : "", *h2->second);
+		h2->second += *h2->second != NULL;
 	} else if (h2->conns == 2) { /* the connection after the silent one: the watch again */
 		answer(h2->conn, stream, event, false);
 	} else if (stream == 3) {
@@ -126,28 +129,28 @@ static void on_bytes(void *arg, struct fake_conn *conn, const char *data, size_t
 	take_frames(h2);
 }
 
-static void start_h2(struct bench *b, const struct pki *pki)
+static void start_h2(struct bench *b, const struct pki *pki, uint32_t kind)
 {
 	struct pb_api_config *config = bench_config(b);
 
 	config->ca.file = strdup(pki->ca);
 	config->tls_server_name = strdup("kubernetes");
-	bench_start(b, config, SVC);
+	bench_start(b, config, kind);
 }
 
-static void begin_h2(struct bench *b, struct h2 *h2, struct pki *pki)
+static void begin_h2(struct bench *b, struct h2 *h2, struct pki *pki, uint32_t kind)
 {
 	pki_make(pki);
 	bench_open_tls(b, pki->cert, pki->key);
 	fake_http_raw(fake_api_http(b->api), "h2", on_bytes, h2);
 	b->timing.heartbeat_ms = 100;
 	b->timing.connect_ms = 1000;
-	start_h2(b, pki);
+	start_h2(b, pki, kind);
 }
 
 static void open_h2(struct bench *b, struct h2 *h2, struct pki *pki)
 {
-	begin_h2(b, h2, pki);
+	begin_h2(b, h2, pki, SVC);
 	WAIT(b, h2->streams >= 3 && bench_says(b, SVC, "watching"));
 	cr_assert_eq(h2->conns, 1);
 }
@@ -184,18 +187,33 @@ Test(kube_api_h2, a_silent_watch_whose_connection_answers_is_left_alone)
 }
 
 /* The next try would else be a stream of the same dead connection, and the one after it too. */
-Test(kube_api_h2, a_connection_that_went_silent_during_the_list_is_replaced)
+static void silent_from_the_first_request(uint32_t kind, const char *const *second)
 {
-	struct h2 h2 = {.deaf_to_list = true};
+	struct h2 h2 = {.second = second};
 	struct bench b;
 	struct pki pki;
 
-	begin_h2(&b, &h2, &pki);
-	WAIT(&b, h2.conns == 2 && bench_says(&b, SVC, "watching"));
-	cr_assert_eq(b.sink.synced[SVC], 1);
+	begin_h2(&b, &h2, &pki, kind);
+	WAIT(&b, h2.conns == 2 && bench_says(&b, kind, "watching"));
+	cr_assert_eq(b.sink.synced[kind], 1);
 	bench_close(&b);
 	pb_buf_free(&h2.in);
 	pki_remove(&pki);
+}
+
+Test(kube_api_h2, a_connection_that_went_silent_during_the_list_is_replaced)
+{
+	silent_from_the_first_request(SVC, (const char *const[]){list, NULL});
+}
+
+Test(kube_api_h2, a_connection_that_went_silent_during_discovery_is_replaced)
+{
+	/* The end of the old connection is one more doubt, so /version comes first. */
+	static const char version[] = "{\"gitVersion\":\"v1.33.1\"}";
+	static const char found[] = "{\"resources\":[{\"name\":\"endpointslices\"}]}";
+
+	silent_from_the_first_request(PB_KUBE_ENDPOINTSLICE,
+				      (const char *const[]){version, found, list, NULL});
 }
 
 /* Pausing one stream of several is where HTTP clients have their bugs. */
@@ -216,7 +234,7 @@ Test(kube_api_h2, a_long_list_is_read_in_slices)
 	bench_open_tls(&b, pki.cert, pki.key);
 	b.sink.put_ms = 1;
 	fake_http_raw(fake_api_http(b.api), "h2", on_bytes, &h2);
-	start_h2(&b, &pki);
+	start_h2(&b, &pki, SVC);
 	while (!b.sink.synced[SVC])
 		bench_counted_turn(&b);
 	/* A slice has 4 ms and each put takes one, but what curl has in hand it hands over. */
