@@ -320,6 +320,8 @@ static void es_stop(struct pb_ctx *ctx)
 {
 	struct es *es = ctx->self;
 
+	if (es->timer_runs)
+		ctx->host->timer_stop(ctx, es->timer);
 	es_store_free(es->store);
 	free(es);
 	ctx->self = NULL;

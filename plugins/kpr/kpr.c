@@ -270,6 +270,8 @@ static void kpr_stop(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
 
+	if (kpr->timer_runs)
+		ctx->host->timer_stop(ctx, kpr->timer);
 	/* Called off before it began: who goes on with the maps knows nothing of these entries. */
 	if (!kpr->started && kpr->early && kpr->maps_ready)
 		kpr_maps_take_back(&kpr->maps);

@@ -197,10 +197,10 @@ void kpr_failed(struct kpr_maps *w, struct kpr_svc *svc, int rc)
 	w->stats.errors++;
 	w->stats.failing += !failed;
 	if (!failed && full) {
-		if (w->full.n_frontends + w->full.n_backends == 0)
-			snprintf(w->full.first, sizeof(w->full.first), "%s", svc->key);
-		w->full.n_frontends += rc == -E2BIG;
-		w->full.n_backends += rc == -ENOSPC;
+		struct kpr_full *map = rc == -E2BIG ? &w->full_frontends : &w->full_backends;
+
+		if (map->n++ == 0)
+			snprintf(map->first, sizeof(map->first), "%s", svc->key);
 	} else if (!failed) {
 		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
 				  "Service %s: %s; it stays as it was and is tried again", svc->key,
@@ -211,21 +211,27 @@ void kpr_failed(struct kpr_maps *w, struct kpr_svc *svc, int rc)
 }
 
 /* One line for all Services of a turn, or of the whole backlog: there may be thousands. */
-static void report_full(struct kpr_maps *w)
+static void report_full(struct kpr_maps *w, struct kpr_full *map, const char *what)
 {
-	const struct kpr_full *full = &w->full;
+	if (map->n > 0 && !map->said) {
+		w->ctx->host->log(
+			w->ctx, PB_LOG_ERROR,
+			"%s: no room for %u Service%s, the first is %s; they and those that "
+			"follow stay as they were and are tried again (service list)",
+			what, map->n, map->n == 1 ? "" : "s", map->first);
+		map->said = true;
+	}
+	map->n = 0;
+}
 
-	if (full->n_frontends + full->n_backends == 0)
+static void report_room(struct kpr_maps *w)
+{
+	report_full(w, &w->full_frontends, "map of frontends full (raise services_max)");
+	report_full(w, &w->full_backends, "map of backends full (raise backends_max)");
+	if (w->stats.failing > 0 || (!w->full_frontends.said && !w->full_backends.said))
 		return;
-	w->ctx->host->log(w->ctx, PB_LOG_ERROR,
-			  "%s%s%s: no room for %u Service%s, the first is %s; they stay as they "
-			  "were and are tried again",
-			  full->n_frontends ? "map of frontends full (raise services_max)" : "",
-			  full->n_frontends && full->n_backends ? ", " : "",
-			  full->n_backends ? "map of backends full (raise backends_max)" : "",
-			  full->n_frontends + full->n_backends,
-			  full->n_frontends + full->n_backends == 1 ? "" : "s", full->first);
-	memset(&w->full, 0, sizeof(w->full));
+	w->ctx->host->log(w->ctx, PB_LOG_INFO, "all Services have room again");
+	w->full_frontends.said = w->full_backends.said = false;
 }
 
 /* ---- writing ---- */
@@ -432,6 +438,6 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 	now = now_ns(w);
 	if (w->model->dirty || (w->model->gone && !w->delete_failed))
 		return 0;
-	report_full(w);
+	report_room(w);
 	return w->retry_ns == UINT64_MAX ? UINT64_MAX : w->retry_ns > now ? w->retry_ns - now : 0;
 }

@@ -57,10 +57,10 @@ struct kpr_stats {
 	uint32_t failing;   /* Services that could not be written */
 };
 
-/* The maps that have been found full since the last line of the log about it. */
+/* A map that was found full. */
 struct kpr_full {
-	uint32_t n_frontends; /* Services */
-	uint32_t n_backends;
+	uint32_t n; /* Services without room since the last turn */
+	bool said;  /* in the log, once until all Services have room */
 	char first[128];
 };
 
@@ -72,7 +72,8 @@ struct kpr_maps {
 	uint32_t services_max;
 	uint32_t next_id;
 	struct kpr_stats stats;
-	struct kpr_full full;
+	struct kpr_full full_frontends;
+	struct kpr_full full_backends;
 	struct kpr_key adopt_at; /* the last one adopted */
 	struct kpr_found *found; /* as long as frontends are being adopted */
 	bool adopt_begun;

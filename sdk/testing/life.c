@@ -108,12 +108,31 @@ static void tasks_purge(struct fake_gen *gen)
 
 /* ---- generations ----------------------------------------------------------------------- */
 
+/* As the agent does: it takes them back, and says so. */
+static void note_leaks(struct fake_gen *gen)
+{
+	const struct fake_timer *timer;
+	const struct fake_fd *fd;
+	unsigned timers = 0, fds = 0;
+
+	LL_FOREACH (gen->timers, timer)
+		timers++;
+	LL_FOREACH (gen->fds, fd)
+		fds++;
+	if (timers || fds)
+		pb_buf_printf(&gen->fake->log,
+			      "warn: generation %u left %u timers and %u watched fds behind after "
+			      "stop()\n",
+			      gen->number, timers, fds);
+}
+
 static void gen_stop(struct fake_gen *gen)
 {
 	tasks_purge(gen);
 	gen->stopping = true;
 	if (gen->plugin->stop)
 		gen->plugin->stop(&gen->ctx);
+	note_leaks(gen);
 	/* What stop() itself queued has nobody to go to. */
 	tasks_purge(gen);
 	fake_cidrs_release(gen);

@@ -586,6 +586,19 @@ Test(plugin, a_reload_publishes_the_same_again)
 	cr_assert_eq(pb_fake_timers(fake), 0, "nothing waits");
 }
 
+Test(plugin, a_reload_while_something_waits_leaves_no_timer_behind)
+{
+	struct pb_kube_endpointslice s = slice("ns", "web", 2);
+
+	start("{}");
+	synced();
+	cr_assert_eq(pb_fake_fail(fake, "publish", 0, -ENOMEM), 0);
+	put(&s);
+	cr_assert_gt(pb_fake_timers(fake), 0, "it will be tried again");
+	cr_assert_eq(pb_fake_reload(fake), 0, "%s", pb_fake_failure(fake));
+	cr_assert_null(strstr(pb_fake_log(fake), "behind after stop()"), "%s", pb_fake_log(fake));
+}
+
 Test(plugin, a_publication_that_fails_is_tried_again)
 {
 	struct pb_kube_endpointslice s = slice("ns", "web", 2);

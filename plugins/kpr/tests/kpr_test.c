@@ -797,6 +797,21 @@ Test(kpr, a_full_map_is_one_line_in_the_log_and_not_one_a_service)
 	/* Tried again and again: no further line. */
 	pb_fake_advance_ms(fake, 10 * KPR_RETRY_MAX_MS);
 	cr_assert_null(strstr(strchr(line, '\n'), "full"));
+	/* Nor one for each that comes later, as long as it is the same trouble. */
+	put(service("t", "10.96.2.1", 80));
+	cr_assert_eq(pb_fake_metric(fake, "failing"), 5);
+	line = strstr(pb_fake_log(fake), "full");
+	cr_assert_null(strstr(strchr(line, '\n'), "full"), "%s", pb_fake_log(fake));
+
+	/* When there was room for all, the next time is a new one. */
+	for (int i = 0; i < 5; i++)
+		cr_assert_eq(pb_fake_kube(fake, PB_KUBE_DELETE, &s[i]->s.meta), 0);
+	pb_fake_advance_ms(fake, 10 * KPR_RETRY_MAX_MS);
+	cr_assert_eq(pb_fake_metric(fake, "failing"), 0);
+	cr_assert_not_null(strstr(pb_fake_log(fake), "all Services have room again"));
+	pb_fake_log_clear(fake);
+	put(service("u", "10.96.2.2", 80));
+	cr_assert_not_null(strstr(pb_fake_log(fake), "map of frontends full"));
 }
 
 Test(kpr, a_full_map_of_backends_keeps_the_old_ones)
@@ -863,6 +878,22 @@ Test(kpr, K55_a_reload_writes_nothing)
 	PUBLISH("a", {"10.0.0.9", 80});
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.9:80");
 	cr_assert_str_eq(behind("10.96.0.2", 80), "10.0.0.3:80");
+}
+
+Test(kpr, a_reload_while_something_waits_leaves_no_timer_behind)
+{
+	char names[SERVICES_MAX + 1][16], ip[16];
+
+	load();
+	synced();
+	for (int i = 0; i <= SERVICES_MAX; i++) {
+		snprintf(names[i], sizeof(names[i]), "s%02d", i);
+		snprintf(ip, sizeof(ip), "10.96.1.%d", i);
+		put(service(names[i], ip, 80));
+	}
+	cr_assert_gt(pb_fake_timers(fake), 0, "one has no room and is tried again");
+	cr_assert_eq(pb_fake_reload(fake), 0, "%s", pb_fake_failure(fake));
+	cr_assert_null(strstr(pb_fake_log(fake), "behind after stop()"), "%s", pb_fake_log(fake));
 }
 
 Test(kpr, K55_after_a_restart_leftovers_go_only_when_everything_is_known)

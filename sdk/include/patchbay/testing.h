@@ -201,7 +201,10 @@ int pb_fake_event(struct pb_fake *fake, const struct pb_event *event);
 
 /* The text of the last host->fail(), "" when there was none. */
 const char *pb_fake_failure(const struct pb_fake *fake);
-/* All log lines so far, each "error: ...", "warn: ...", "info: ..." or "debug: ...". */
+/*
+ * All log lines so far, each "error: ...", "warn: ...", "info: ..." or "debug: ...". Timers and
+ * watched files that stop() left behind are one more: "warn: generation N left ...".
+ */
 const char *pb_fake_log(const struct pb_fake *fake);
 /* Forgets failure text and log. */
 void pb_fake_log_clear(struct pb_fake *fake);
