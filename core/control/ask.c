@@ -31,10 +31,24 @@ static int wait_for(int fd, short events, uint64_t deadline)
 	}
 }
 
-static int open_socket(const char *path, int *ret_fd, struct pb_err *err)
+/* An agent that hangs accepts nobody: once its queue is full, connecting waits too. */
+static int connect_until(int fd, const struct sockaddr_un *addr, uint64_t deadline)
+{
+	uint64_t now = now_ms(), left = now < deadline ? deadline - now : 1;
+	const struct timeval patience = {.tv_sec = (time_t)(left / 1000),
+					 .tv_usec = (suseconds_t)(left % 1000 * 1000)};
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
+	    connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	return 0;
+}
+
+static int open_socket(const char *path, uint64_t deadline, int *ret_fd, struct pb_err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	PB_CLOSE int fd = -1;
+	int rc;
 
 	if (strlen(path) >= sizeof(addr.sun_path))
 		return pb_err_set(err, -ECONNREFUSED, "%s: too long for a socket's address", path);
@@ -42,13 +56,16 @@ static int open_socket(const char *path, int *ret_fd, struct pb_err *err)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return pb_err_set(err, -errno, "socket: %s", strerror(errno));
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return errno == EACCES
-			       ? pb_err_set(err, -EACCES,
-					    "%s: Permission denied; ask as root, or as a member of "
-					    "the group in control.group",
-					    path)
-			       : pb_err_set(err, -ECONNREFUSED, "%s: %s", path, strerror(errno));
+	rc = connect_until(fd, &addr, deadline);
+	if (rc == -EACCES)
+		return pb_err_set(err, rc,
+				  "%s: Permission denied; ask as root, or as a member of the group "
+				  "in control.group",
+				  path);
+	if (rc == -ETIMEDOUT)
+		return pb_err_set(err, rc, "%s: the agent accepts no connection in time", path);
+	if (rc < 0)
+		return pb_err_set(err, -ECONNREFUSED, "%s: %s", path, strerror(-rc));
 	*ret_fd = PB_TAKE_FD(fd);
 	return 0;
 }
@@ -101,7 +118,7 @@ int pb_control_ask(const char *path, const char *line, uint64_t deadline_ms,
 		   struct pb_buf *ret_line, struct pb_err *err)
 {
 	PB_CLOSE int fd = -1;
-	int rc = open_socket(path, &fd, err);
+	int rc = open_socket(path, deadline_ms, &fd, err);
 
 	if (rc < 0)
 		return rc;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <control/ask.h>
 #include <control/control.h>
 
 #define DEADLINE_NS 10000000000ULL
@@ -447,6 +448,29 @@ Test(control, a_file_that_is_no_socket_is_left_alone)
 	cr_assert_str_eq(err.text, want);
 	unlink(socket_path);
 	cr_assert_eq(start(&control, &err), 0);
+}
+
+/* A container runtime calls patchbay-cni, and waits for it. */
+Test(control, who_asks_an_agent_that_hangs_gets_an_answer_by_the_deadline, .timeout = 30)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	PB_BUF_FREE struct pb_buf line = {0};
+	struct pb_err err;
+	int fds[1024], rc = 0;
+	size_t n = 0;
+
+	/* Given an agent that accepts nobody, because its loop doesn't turn, and a full queue */
+	memcpy(addr.sun_path, socket_path, strlen(socket_path));
+	while (rc == 0 && n < PB_ARRAY_LEN(fds)) {
+		fds[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		rc = connect(fds[n++], (struct sockaddr *)&addr, sizeof(addr));
+	}
+	cr_assert_eq(errno, EAGAIN);
+
+	cr_expect_eq(pb_control_ask(socket_path, "x\n", pb_now_ns() / 1000000 + 100, &line, &err),
+		     -ETIMEDOUT);
+	while (n > 0)
+		close(fds[--n]);
 }
 
 Test(control, the_socket_is_for_owner_and_group_only)
