@@ -237,7 +237,7 @@ Test(kube_api_h2, a_long_list_is_read_in_slices)
 	start_h2(&b, &pki, SVC);
 	while (!b.sink.synced[SVC])
 		bench_counted_turn(&b);
-	/* A slice has 4 ms and each put takes one, but what curl has in hand it hands over. */
+	/* A slice has 2 ms and each put takes one, but what curl has in hand it hands over. */
 	cr_assert_lt(b.most_puts, 60, "%u of 300 in one round of the loop", b.most_puts);
 	WAIT(&b, h2.streams == 3 && bench_says(&b, SVC, "watching"));
 	cr_assert_eq(h2.conns, 1);
