@@ -76,19 +76,26 @@ void kpr_port_free(struct kpr_model *m, struct kpr_port *port)
 /* ---- the backends of a port in a part ---- */
 
 /* Before 0, behind it > 0: where a backend stands as seen from those of a port. */
+static int compare_place(const struct pb_backends *v, const struct pb_backend *b, uint8_t family,
+			 uint8_t protocol, const char *name)
+{
+	int rc = (int)b->family - family;
+
+	if (rc == 0)
+		rc = (int)b->protocol - protocol;
+	return rc ? rc : strcmp(pb_backends_string(v, b->port_name), name);
+}
+
 static int compare_port(const struct pb_backends *v, const struct pb_backend *b,
 			const struct kpr_port *port)
 {
-	int rc = (int)b->family - kpr_port_family(port);
-
-	if (rc == 0)
-		rc = (int)b->protocol - kpr_port_protocol(port);
-	return rc ? rc : strcmp(pb_backends_string(v, b->port_name), kpr_port_name(port));
+	return compare_place(v, b, kpr_port_family(port), kpr_port_protocol(port),
+			     kpr_port_name(port));
 }
 
 /* The part is sorted, and one of many ports must not cost a look at all the others' backends. */
-void kpr_run_begin(struct kpr_run *run, const struct pb_backends *value,
-		   const struct kpr_port *port)
+static uint32_t first_at(const struct pb_backends *value, uint8_t family, uint8_t protocol,
+			 const char *name)
 {
 	uint32_t from = 0;
 	uint32_t to = value ? value->n : 0;
@@ -96,12 +103,35 @@ void kpr_run_begin(struct kpr_run *run, const struct pb_backends *value,
 	while (from < to) {
 		uint32_t mid = from + (to - from) / 2;
 
-		if (compare_port(value, &value->backend[mid], port) < 0)
+		if (compare_place(value, &value->backend[mid], family, protocol, name) < 0)
 			from = mid + 1;
 		else
 			to = mid;
 	}
-	*run = (struct kpr_run){.value = value, .port = port, .at = from, .name = UINT32_MAX};
+	return from;
+}
+
+uint32_t kpr_part_find(const struct pb_backends *value, uint8_t family, uint8_t protocol,
+		       const char *name, uint32_t *ret_end)
+{
+	uint32_t from = first_at(value, family, protocol, name);
+	uint32_t end = from;
+
+	while (end < value->n &&
+	       compare_place(value, &value->backend[end], family, protocol, name) == 0)
+		end++;
+	*ret_end = end;
+	return from;
+}
+
+void kpr_run_begin(struct kpr_run *run, const struct pb_backends *value,
+		   const struct kpr_port *port)
+{
+	*run = (struct kpr_run){.value = value,
+				.port = port,
+				.at = first_at(value, kpr_port_family(port),
+					       kpr_port_protocol(port), kpr_port_name(port)),
+				.name = UINT32_MAX};
 }
 
 /* The backend at which the run stands, NULL behind the port's last. */

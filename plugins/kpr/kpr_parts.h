@@ -79,6 +79,10 @@ struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc, const st
 /* What is in the maps for it goes to kpr_model.unwanted. */
 void kpr_port_free(struct kpr_model *m, struct kpr_port *port);
 
+/* Where a port's backends stand in a part: from the place returned up to *ret_end. */
+uint32_t kpr_part_find(const struct pb_backends *value, uint8_t family, uint8_t protocol,
+		       const char *name, uint32_t *ret_end);
+
 /* `value` may be NULL. */
 void kpr_run_begin(struct kpr_run *run, const struct pb_backends *value,
 		   const struct kpr_port *port);

@@ -248,15 +248,13 @@ static void put_backends(struct out *o, const struct kpr_svc *svc, const struct 
 			 const struct pb_service_port *port)
 {
 	const struct kpr_part *part;
+	uint32_t end;
 
 	DL_FOREACH (svc->parts, part)
-		for (uint32_t i = 0; i < part->value->n; i++) {
-			const struct pb_backend *b = &part->value->backend[i];
-
-			if (b->family == ip->family && b->protocol == port->protocol &&
-			    strcmp(pb_backends_string(part->value, b->port_name), port->name) == 0)
-				put_backend(o, part->value, b, ip, port);
-		}
+		for (uint32_t i = kpr_part_find(part->value, ip->family, port->protocol, port->name,
+						&end);
+		     i < end; i++)
+			put_backend(o, part->value, &part->value->backend[i], ip, port);
 }
 
 int kpr_report_service(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,

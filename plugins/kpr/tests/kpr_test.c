@@ -1189,6 +1189,45 @@ Test(kpr, a_service_of_thousands_of_ports_is_read_without_holding_the_loop)
 		     300);
 }
 
+Test(kpr, service_show_of_thousands_of_ports_answers_long_before_the_agent_gives_it_up)
+{
+	const size_t len = sizeof(struct pb_backends) +
+			   MANY_PORTS * EACH * sizeof(struct pb_backend) + 1 + MANY_PORTS * 6;
+	const struct pb_backends *v = many_ports();
+	struct pb_service_port *ports = make(MANY_PORTS * sizeof(*ports));
+	const char *strings = (const char *)&v->backend[v->n];
+	struct service *s = bare("web");
+	struct timespec begin, end;
+	const char *row;
+	char *json = NULL;
+	unsigned rows = 0;
+
+	set_ip(s, "10.96.0.1");
+	for (unsigned i = 0; i < MANY_PORTS; i++)
+		ports[i] = (struct pb_service_port){.name = strings + 1 + i * 6,
+						    .port = (uint16_t)(i + 1),
+						    .protocol = IPPROTO_TCP,
+						    .app_protocol = ""};
+	s->s.ports = ports;
+	s->s.n_ports = MANY_PORTS;
+	load();
+	put(s);
+	cr_assert_eq(pb_fake_publish(fake, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION,
+				     "ns/web/slice", v, len),
+		     0);
+	publish_head("web", 1);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	cr_assert_eq(shown("ns/web", &json), 0);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	for (row = json; (row = strstr(row, "\"backend\":\"")); row++)
+		rows++;
+	cr_expect_eq(rows, MANY_PORTS * EACH);
+	free(json);
+	/* Looking at every backend for every port takes seconds. */
+	cr_expect_lt((end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000,
+		     1000);
+}
+
 Test(kpr, it_stands_in_the_service_band_of_all_eight_hooks)
 {
 	load();
