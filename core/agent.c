@@ -137,11 +137,16 @@ static void agent_stop(struct pb_agent *agent, int exit_code)
 
 /* ---- reload ---- */
 
+static void set_config_error(struct pb_agent *agent, const char *text)
+{
+	free(agent->config_error);
+	agent->config_error = text ? strdup(text) : NULL;
+}
+
 static void reload_refused(struct pb_agent *agent, const char *text)
 {
 	pb_error("core", "SIGHUP: %s; the running configuration stays in force", text);
-	free(agent->config_error);
-	agent->config_error = strdup(text);
+	set_config_error(agent, text);
 	agent_notify("READY=1");
 }
 
@@ -154,10 +159,16 @@ static void reload_done(void *arg, int result, const char *text)
 	agent->config = PB_TAKE_PTR(agent->next);
 	if (agent_stopping(agent))
 		return;
-	if (result < 0)
-		pb_error("core", "SIGHUP: %s", text);
-	else
+	if (result < 0) {
+		/* Each plugin's failure is in the log already. */
+		pb_warn("core",
+			"SIGHUP: %s is in force in part: config_error in `patchbay status` says "
+			"what is not",
+			agent->config->file);
+		set_config_error(agent, text);
+	} else {
 		pb_info("core", "SIGHUP: %s is in force", agent->config->file);
+	}
 	agent->state = "ready";
 	agent_notify("READY=1");
 	if (agent->hup_waits)
@@ -195,8 +206,7 @@ static void agent_reload(struct pb_agent *agent)
 		reload_refused(agent, err.text);
 		return;
 	}
-	free(agent->config_error);
-	agent->config_error = NULL;
+	set_config_error(agent, NULL);
 	agent->applying = true;
 	agent->state = "reloading";
 	agent_log_setup(agent, agent->next);

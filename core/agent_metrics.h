@@ -13,7 +13,7 @@
 
 struct pb_agent_metrics {
 	bool ready;
-	bool config_refused; /* the last SIGHUP changed nothing */
+	bool config_refused; /* the last SIGHUP, or part of it */
 	double uptime_s;
 	double started_s; /* since the epoch */
 	double cpu_s;	  /* of the process, user and system */

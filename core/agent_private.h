@@ -35,7 +35,7 @@ struct pb_agent {
 	uint64_t started_ns;
 	uint64_t start_max_ns; /* longest turn before ready; lag counts from then on */
 	const char *state;     /* "starting", "ready", "reloading", "stopping" */
-	char *config_error;    /* why the last SIGHUP changed nothing */
+	char *config_error;    /* what of the last SIGHUP is not in force, and why */
 	struct pb_buf metrics; /* the last answer, made at metrics_ns */
 	uint64_t metrics_ns;
 	bool applying;

@@ -84,9 +84,13 @@ static int plan(struct pb_apply *a, const struct pb_config *before)
 
 	LL_FOREACH (a->m->plugins, p) {
 		/* What the admin loaded by hand and no configuration ever named stays. */
-		if (p->live && !pb_config_plugin_find(a->config, p->name) &&
-		    pb_config_plugin_find(before, p->name))
+		if (pb_config_plugin_find(a->config, p->name) ||
+		    !pb_config_plugin_find(before, p->name))
+			continue;
+		if (p->live)
 			rc = item_add(a, PB_OP_UNLOAD, p->name, NULL);
+		else
+			p->failed = p->left_out = false;
 	}
 	for (size_t i = 0; i < a->config->n_plugins && rc == 0; i++) {
 		const struct pb_config_plugin *c = &a->config->plugins[i];

@@ -57,7 +57,9 @@ void pb_op_fail(struct pb_op *op, int rc)
 	resume_old(op);
 	pb_host_commands_commit(p, op->m);
 	pb_host_commands_run(op->m);
-	p->failed = !p->live && op->kind == PB_OP_LOAD;
+	/* Who loads by hand has been told; nobody waits for what no configuration names. */
+	p->failed = !p->live && op->kind == PB_OP_LOAD &&
+		    pb_config_plugin_find(op->m->config, op->name);
 	p->left_out = op->left_out;
 	p->since_ms = p->live ? p->since_ms : wall_ms();
 	snprintf(p->last_error, sizeof(p->last_error), "%s", op->err.text);

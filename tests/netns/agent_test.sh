@@ -179,6 +179,21 @@ sed 's/name: node-a/name: node-z/' "$PB_TMP/good.yaml" >"$(config_of node-a)"
 hup node-a
 then_within "the log says to restart" 10 \
 	"grep -q 'node.name can.t change while the agent runs; restart patchbayd' '$(agent_log node-a)'"
+when "it names a plugin that isn't there"
+sed 's/^plugins: .*/plugins: {nope: {}}/' "$PB_TMP/good.yaml" >"$(config_of node-a)"
+hup node-a
+then_within "status says what of the file is not in force" 10 \
+	"field \"\$(status node-a)\" .config_error | grep -q '^plugin nope: .*/nope.so: no such file'"
+then_like "the metric says so too" "$(page node-a /metrics)" 'patchbay_config_refused 1'
+then_like "the agent isn't ready" "$(page node-a /readyz)" 'plugins: nope: failed'
+when "it no longer does"
+cp "$PB_TMP/good.yaml" "$(config_of node-a)"
+hup node-a
+then_within "it is ready, as nobody waits for that plugin" 10 \
+	"[ \"\$(page node-a /readyz | tail -n 1)\" = 200 ]"
+when "a plugin that isn't there is loaded by hand"
+then_fails "the tool says why" "no such file" patchbay_on node-a plugin load nope
+then_is "nobody waits for it either" "$(page node-a /readyz | tail -n 1)" 200
 when "a device is added"
 ip -n node-a link add extra type veth peer name extra2
 ip -n node-a link set extra up

@@ -380,13 +380,24 @@ Test(lifecycle, a_first_load_of_a_broken_plugin_leaves_nothing)
 		cr_expect_eq(agent_load("sample", agent_file(variant)), broken[i].rc, "%s",
 			     agent.text);
 		cr_expect_eq(agent_command("sample info", NULL, NULL), -ENOENT);
-		{
-			PB_JSON_FREE cJSON *row = agent_row("sample");
-
-			cr_expect_str_eq(pb_json_str(row, "state", ""), "failed");
-			cr_expect_str_eq(pb_json_str(row, "error", ""), agent.text);
-		}
+		cr_expect_null(agent_row("sample"), "who loaded it by hand has been told");
 	}
+}
+
+Test(lifecycle, a_plugin_counts_as_failed_while_the_configuration_names_it)
+{
+	const char *const misspelt[] = {"samlpe", "/nonexistent/samlpe.so", "{}", NULL};
+	const char *const none[] = {NULL};
+
+	cr_expect_eq(agent_apply(misspelt), -EIO);
+	{
+		PB_JSON_FREE cJSON *row = agent_row("samlpe");
+
+		cr_expect_str_eq(pb_json_str(row, "state", ""), "failed");
+		cr_expect_str_eq(pb_json_str(row, "error", ""), agent.text);
+	}
+	cr_expect_eq(agent_apply(none), 0, "%s", agent.text);
+	cr_expect_null(agent_row("samlpe"));
 }
 
 Test(lifecycle, an_old_generation_that_refuses_to_leave_calls_the_reload_off)
