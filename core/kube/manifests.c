@@ -220,9 +220,13 @@ static void set_state(struct manifests *m)
 				  HASH_COUNT(m->set.files), first->path, first->error);
 	else
 		text = pb_sprintf("watching %s", m->directory);
-	for (uint32_t kind = 1; kind < PB_KUBE_KINDS; kind++)
-		if (m->set.kinds & 1U << kind)
-			pb_sink_state(sink_of(m), kind, !m->error && !bad, text ? text : "");
+	for (uint32_t kind = 1; kind < PB_KUBE_KINDS; kind++) {
+		if (!(m->set.kinds & 1U << kind))
+			continue;
+		pb_sink_state(sink_of(m), kind, !m->error && !bad, text ? text : "");
+		if (m->error || bad)
+			pb_sink_error(sink_of(m), kind, text ? text : "");
+	}
 }
 
 static void job_done(struct manifests *m)

@@ -101,6 +101,7 @@ void reflector_retry(struct pb_reflector *r, long server_wants_s, const char *wh
 	       reflector_name(r, name, sizeof(name)), why);
 	reflector_state(r, false, "retrying in %" PRIu64 ".%" PRIu64 " s: %s", ms / 1000,
 			ms % 1000 / 100, why);
+	pb_sink_error(r->sink, r->resource->kind, why);
 	reflector_wait(r, ms);
 }
 

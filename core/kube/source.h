@@ -51,6 +51,8 @@ void pb_sink_version(struct pb_sink *sink, uint32_t kind, const char *api_versio
 void pb_sink_absent(struct pb_sink *sink, uint32_t kind);
 /* For status: "listing", "watching", "retrying in 3 s: connection refused", ... Copied. */
 void pb_sink_state(struct pb_sink *sink, uint32_t kind, bool healthy, const char *text);
+/* For status: what went wrong, kept when it is over. Copied. */
+void pb_sink_error(struct pb_sink *sink, uint32_t kind, const char *text);
 
 /* ---- the source's side ---- */
 

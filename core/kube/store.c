@@ -367,6 +367,12 @@ void pb_sink_state(struct pb_sink *sink, uint32_t kind, bool healthy, const char
 		return;
 	store->healthy = healthy;
 	set_text(&store->state, text);
-	if (!healthy)
+}
+
+void pb_sink_error(struct pb_sink *sink, uint32_t kind, const char *text)
+{
+	struct pb_kube_store *store = store_of(kube_of(sink), kind);
+
+	if (store)
 		set_text(&store->last_error, text);
 }

@@ -155,6 +155,13 @@ void pb_sink_state(struct pb_sink *s, uint32_t kind, bool healthy, const char *t
 	s->healthy[kind] = healthy;
 }
 
+void pb_sink_error(struct pb_sink *s, uint32_t kind, const char *text)
+{
+	(void)s;
+	(void)kind;
+	(void)text;
+}
+
 /* ---- the bench ---- */
 
 static void on_tick(uv_timer_t *timer)

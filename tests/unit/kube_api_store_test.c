@@ -240,6 +240,8 @@ Test(kube_api_store, status_names_each_right_that_is_missing_until_it_is_granted
 	wait_status(&w, SLICE, "missing_rights", "[\"watch endpointslices.discovery.k8s.io\"]");
 	wait_status(&w, SLICE, "healthy", "true");
 	wait_status(&w, SLICE, "missing_rights", "[]");
+	/* what went wrong is still told, without what was done about it then */
+	wait_status(&w, SLICE, "last_error", "\"forbidden: the agent's role lacks verb \\\"watch");
 	wait_for(&w, "synced\n");
 	world_close(&w);
 }

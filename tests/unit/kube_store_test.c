@@ -562,14 +562,16 @@ Test(kube_store, status_counts_by_kind)
 	watch(&w);
 	list((const char *[]){"a", "1", "b", "1", NULL});
 	list((const char *[]){"a", "2", NULL});
+	pb_sink_error(sink, NS, "connection refused");
 	pb_sink_state(sink, NS, false, "retrying in 3 s: connection refused");
+	pb_sink_state(sink, NS, false, "listing");
 	settle();
 	status = pb_kube_status_json(kube);
 	kind = cJSON_GetArrayItem(cJSON_GetObjectItem(status, "kinds"), NS - 1);
 	cr_assert_str_eq(pb_json_str(kind, "kind", ""), "Namespace");
 	cr_assert_str_eq(pb_json_str(kind, "state", ""), "synced");
-	cr_assert_str_eq(pb_json_str(kind, "last_error", ""),
-			 "retrying in 3 s: connection refused");
+	cr_assert_str_eq(pb_json_str(kind, "source", ""), "listing");
+	cr_assert_str_eq(pb_json_str(kind, "last_error", ""), "connection refused");
 	cr_assert_eq(pb_json_num(kind, "objects", -1), 1);
 	cr_assert_eq(pb_json_num(kind, "events", -1), 4);
 	cr_assert_eq(pb_json_num(kind, "relists", -1), 1);
