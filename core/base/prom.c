@@ -44,13 +44,13 @@ int pb_prom_value(struct pb_buf *out, const char *name, const struct pb_prom_lab
 		if (rc == 0)
 			rc = pb_buf_printf(out, "\"");
 	}
-	/* Whole numbers with every digit, as far as a double has them. */
+	/* Whole numbers with every digit, others (times since the epoch) to a microsecond. */
 	return rc < 0 ? rc
 		      : pb_buf_printf(out, "%s %.*g\n", n ? "}" : "",
 				      value > -EXACT_MAX && value < EXACT_MAX &&
 						      value == (double)(int64_t)value
 					      ? 16
-					      : 9,
+					      : 15,
 				      value);
 }
 

@@ -48,6 +48,7 @@ static void write_all(struct pb_buf *out)
 	PB_JSON_FREE cJSON *t = cJSON_Parse(maps);
 	struct pb_agent_metrics m = {.ready = true,
 				     .uptime_s = 1.5,
+				     .started_s = 1795421520.25,
 				     .endpoints = 2,
 				     .kubernetes = k,
 				     .datapath = d,
@@ -195,6 +196,7 @@ Test(agent_metrics, the_text_follows_the_grammar)
 
 static const char *const lines[] = {
 	"\npatchbay_ready 1\n",
+	"\nprocess_start_time_seconds 1795421520.25\n",
 	"\npatchbay_uptime_seconds 1.5\n",
 	"\npatchbay_local_endpoints 2\n",
 	"\npatchbay_kube_synced{kind=\"Service\"} 1\n",
