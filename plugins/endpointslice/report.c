@@ -115,10 +115,10 @@ static cJSON *source_json(const struct es *es)
 	cJSON_AddStringToObject(json, "enabled", modes[f->mode]);
 	cJSON_AddStringToObject(json, "endpointslices",
 				known_text(f->slices, f->mode != ES_ENDPOINTS));
-	cJSON_AddStringToObject(json, "apiVersion", es->api_version);
+	cJSON_AddStringToObject(json, "api_version", es->api_version);
 	cJSON_AddStringToObject(json, "endpoints", known_text(f->endpoints, es->endpoints_watched));
 	cJSON_AddNumberToObject(json, "services", counts.services);
-	cJSON_AddNumberToObject(json, "servicesFromEndpoints", counts.from_endpoints);
+	cJSON_AddNumberToObject(json, "services_from_endpoints", counts.from_endpoints);
 	cJSON_AddNumberToObject(json, "parts", counts.parts);
 	cJSON_AddNumberToObject(json, "backends", counts.backends);
 	cJSON_AddNumberToObject(json, "duplicates", counts.duplicates);
@@ -150,7 +150,7 @@ int es_report_declare(struct pb_ctx *ctx)
 	struct pb_command source = {.size = sizeof(source),
 				    .name = "backends source",
 				    .usage = "",
-				    .help = "Show which API backends are read from, and why",
+				    .help = "which API backends are read from, and why",
 				    .fn = show_source};
 	int rc = ctx->host->command(ctx, &source);
 

@@ -245,12 +245,12 @@ static int declare(struct pb_ctx *ctx)
 	struct pb_command list = {.size = sizeof(list),
 				  .name = "service list",
 				  .usage = "[NAMESPACE]",
-				  .help = "Show Services and their frontends",
+				  .help = "Services and their frontends",
 				  .fn = kpr_report_services};
 	struct pb_command show = {.size = sizeof(show),
 				  .name = "service show",
 				  .usage = "NAMESPACE/NAME",
-				  .help = "Show the backends of one Service",
+				  .help = "backends of one Service",
 				  .fn = kpr_report_service};
 	int rc = declare_datapath(ctx);
 

@@ -457,7 +457,7 @@ Test(plugin, E51_the_source_and_the_reason_are_shown)
 	cr_assert_not_null(
 		strstr(json, "\"source\":\"EndpointSlices, Endpoints for Services without\""));
 	cr_assert_not_null(strstr(json, "\"why\":\"the source has whatever was written\""));
-	cr_assert_not_null(strstr(json, "\"servicesFromEndpoints\":1"));
+	cr_assert_not_null(strstr(json, "\"services_from_endpoints\":1"));
 	free(json);
 }
 
