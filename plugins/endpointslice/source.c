@@ -141,8 +141,7 @@ const char *es_reason_text(enum es_reason reason)
 		[ES_WHY_NO_MIRROR] = "v1beta1 may be without mirroring of Endpoints",
 		[ES_WHY_MANIFESTS] = "the source has whatever was written",
 		[ES_WHY_NO_SLICES] = "the source has no EndpointSlices, or may not list them",
-		[ES_WHY_NO_MAKER] = "default/kubernetes has Endpoints and no EndpointSlice: the "
-				    "cluster's EndpointSlice controller is off",
+		[ES_WHY_NO_MAKER] = "default/kubernetes has Endpoints, but no EndpointSlice",
 		[ES_WHY_MOVING] = "EndpointSlices have appeared; some Services wait for theirs",
 		[ES_WHY_NO_ENDPOINTS] = "Endpoints are not served, or may not be listed",
 		[ES_WHY_NOTHING] = "nothing that may be read can be listed",

@@ -114,12 +114,15 @@ journal cut
 kubectl delete clusterrolebinding "$cluster_ns" >/dev/null
 forbidden() {
 	connections_reset
-	kube_status '' | grep -qiE "forbidden.*(list|watch)|(list|watch).*forbidden" &&
-		kube_status '' | grep -q endpointslices
+	kube_status '' | grep -qE 'lacks verb \\?"(list|watch)\\?" on resource \\?"endpointslices'
 }
 then_within "the status names verb and resource" 40 forbidden
 note "$(kind last_error | cut -c 1-120)"
-then_is "so does the metric" "$(metric 'patchbay_kube_healthy{kind="EndpointSlice"}')" 0
+metric_says_so() {
+	connections_reset
+	[ "$(metric 'patchbay_kube_healthy{kind="EndpointSlice"}')" = 0 ]
+}
+then_within "so does the metric" 40 metric_says_so
 then_is "what was known stays" "$(backends_of held)" 10.3.0.2
 when "the role comes back"
 slice_put held held-a 10.3.0.3
