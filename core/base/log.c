@@ -26,22 +26,43 @@ bool pb_log_enabled(uint32_t level)
 }
 
 /*
- * JSON's string escapes serve logfmt too. Bytes above 0x7f pass: they are UTF-8 names of the
- * admin's; C1 controls in UTF-8 (C2 80..9F) are the exception, terminals act on them.
+ * The character at `s` that a terminal acts on, or that reorders or breaks a line, also where it is
+ * UTF-8; 0 when it is none. *ret_len: how many bytes to go on by.
  */
+static unsigned unsafe_at(const unsigned char *s, size_t *ret_len)
+{
+	unsigned c = 0;
+
+	*ret_len = 1;
+	if (*s < 0x20 || *s == 0x7f)
+		return *s;
+	if (*s == 0xc2 && s[1] >= 0x80 && s[1] <= 0x9f) {
+		*ret_len = 2;
+		return s[1];
+	}
+	if (*s == 0xe2 && (s[1] == 0x80 || s[1] == 0x81) && (s[2] & 0xc0) == 0x80)
+		c = 0x2000U | (s[1] & 0x3fU) << 6 | (s[2] & 0x3fU);
+	if ((c < 0x200e || c > 0x200f) && (c < 0x2028 || c > 0x202e) && (c < 0x2066 || c > 0x2069))
+		return 0;
+	*ret_len = 3;
+	return c;
+}
+
+/* JSON's string escapes serve logfmt too. Other characters above 0x7f pass: they are names. */
 static int log_escape(struct pb_buf *out, const char *s)
 {
+	size_t len;
+	unsigned c;
 	int rc = 0;
 
-	for (const unsigned char *p = (const unsigned char *)s; *p && rc == 0; p++) {
+	for (const unsigned char *p = (const unsigned char *)s; *p && rc == 0; p += len) {
+		c = unsafe_at(p, &len);
 		if (*p == '"' || *p == '\\')
 			rc = pb_buf_printf(out, "\\%c", *p);
 		else if (*p == '\n')
 			rc = pb_buf_append(out, "\\n", 2);
-		else if (*p == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f)
-			rc = pb_buf_printf(out, "\\u%04x", *++p);
-		else if (*p < 0x20 || *p == 0x7f)
-			rc = pb_buf_printf(out, "\\u%04x", *p);
+		else if (c)
+			rc = pb_buf_printf(out, "\\u%04x", c);
 		else
 			rc = pb_buf_append(out, p, 1);
 	}

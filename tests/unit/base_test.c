@@ -34,13 +34,14 @@ Test(base, a_log_line_cannot_be_forged_by_its_message)
 
 	cr_assert_eq(pipe(pipe_fds), 0);
 	pb_log_setup(PB_LOG_LOGFMT, PB_LOG_INFO, pipe_fds[1]);
-	pb_info("core", "name \"x\"\ntime=0 level=error \033[31m");
+	pb_info("core", "name \"x\"\ntime=0 level=error \033[31m\xc2\x9b\xe2\x80\xae\xe2\x81\xa6 "
+			"é€\xe2\x80");
 	pb_debug("core", "not shown at level info");
 	pb_log_setup(PB_LOG_LOGFMT, PB_LOG_INFO, 2);
 	close(pipe_fds[1]);
 	cr_assert_gt(read(pipe_fds[0], line, sizeof(line) - 1), 0);
-	cr_assert_not_null(
-		strstr(line, "msg=\"name \\\"x\\\"\\ntime=0 level=error \\u001b[31m\"\n"));
+	cr_assert_not_null(strstr(line, "msg=\"name \\\"x\\\"\\ntime=0 level=error "
+					"\\u001b[31m\\u009b\\u202e\\u2066 é€\xe2\x80\"\n"));
 	cr_assert_eq(strchr(line, '\n'), line + strlen(line) - 1);
 }
 
