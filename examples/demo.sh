@@ -239,7 +239,10 @@ how_to_look_around() {
 		    patchbay status                            the agent of node-a
 		    patchbay chain show
 		    patchbay service list
+		    patchbay identity list
+		    patchbay help                              all commands
 		    patchbay_on node-b plugin list             the agent of node-b
+		    in_net node-a curl http://127.0.0.1:9876/metrics
 		    run_in client curl http://$vip/      a request from pod client
 		    vi manifests/web.yaml                      both agents follow the file
 		    patchbay plugin reload kpr
