@@ -172,10 +172,25 @@ static int too_few(const struct cli_command *command, size_t n_args)
 			command->usage);
 }
 
+/* Ours of a group, but for those that the agent has `listed` already. */
+static void add_own(const char *group, const char *listed, struct pb_buf *out)
+{
+	size_t len = strlen(group);
+
+	for (size_t i = 0; i < CLI_COMMANDS_MAX && cli_commands[i].name; i++) {
+		const struct cli_command *c = &cli_commands[i];
+
+		if (strncmp(c->name, group, len) == 0 && c->name[len] == ' ' &&
+		    !strstr(listed, c->name))
+			pb_buf_printf(out, ", %s", c->name);
+	}
+}
+
 /* The agent knows its own commands only; help and completion offer more. */
 static int unknown_command(const struct cli *cli, const struct pb_err *err)
 {
 	const char *names[CLI_COMMANDS_MAX + 1] = {NULL};
+	PB_BUF_FREE struct pb_buf own = {0};
 	const char *near = NULL;
 	char given[128];
 
@@ -187,7 +202,8 @@ static int unknown_command(const struct cli *cli, const struct pb_err *err)
 	if (near)
 		return cli_fail(CLI_USAGE, "unknown command \"%s\"; did you mean \"%s\"?", given,
 				near);
-	return cli_fail(CLI_USAGE, "%s", err->text);
+	add_own(cli->words[0], err->text, &own);
+	return cli_fail(CLI_USAGE, "%s%s", err->text, own.len ? own.data : "");
 }
 
 static int ask_agent(struct cli *cli, const struct cli_command *command)

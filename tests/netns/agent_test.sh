@@ -99,6 +99,8 @@ then_fails "an unknown command brings a suggestion" \
 then_fails "also for one that needs no agent" \
 	'patchbay: unknown command "plugin inspct"; did you mean "plugin inspect"?' \
 	patchbay_on node-a plugin inspct x.so
+then_fails "half a command brings the list, with those that need no agent" \
+	'plugin reload, plugin unload, plugin inspect, plugin new' patchbay_on node-a plugin
 then_fails "a command of a plugin that isn't loaded is explained" \
 	'unknown command "service list"; "patchbay help" lists all commands, a plugin'"'"'s only' \
 	patchbay_on node-a service list
