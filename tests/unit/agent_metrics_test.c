@@ -206,8 +206,9 @@ static const char *const lines[] = {
 	"\npatchbay_kube_last_event_age_seconds{kind=\"Service\"} 5\n",
 	"\npatchbay_datapath_packets_total{hook=\"pod-egress\"} 9007199254740991\n",
 	"\npatchbay_datapath_verdicts_total{hook=\"pod-egress\",verdict=\"drop\"} 2\n",
-	"\npatchbay_datapath_drops_total{hook=\"pod-egress\",reason=\"a \\\"quoted\\\\\\nreason\"} "
-	"2\n",
+	("\npatchbay_datapath_drops_total{hook=\"pod-egress\",reason=\"a "
+	 "\\\"quoted\\\\\\nreason\"} "
+	 "2\n"),
 	"\npatchbay_datapath_chain_generation{hook=\"pod-egress\"} 4\n",
 	"\npatchbay_map_max_entries{name=\"kpr/services\"} 65536\n",
 	"\npatchbay_plugin_loaded{plugin=\"one-two\"} 0\n",

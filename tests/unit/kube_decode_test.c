@@ -487,7 +487,7 @@ Test(kube_decode, an_object_may_have_any_number_of_members)
 		for (unsigned i = 0; i < n; i++)
 			pb_buf_printf(&json, "\"m%u\":{\"kind\":\"Pod\"},", i);
 		pb_buf_printf(&json, "%s",
-			      SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.1\"]},7]") + 1);
+			      &(SLICE("\"endpoints\":[{\"addresses\":[\"10.0.0.1\"]},7]"))[1]);
 		meta = decode(json.data, NULL);
 		cr_assert_eq(slice_of(meta)->n_endpoints, 1, "behind %u members", n);
 		pb_kube_object_free(meta);
