@@ -20,10 +20,10 @@
 #define PB_TOPIC_ENDPOINTS_VERSION 1
 
 /* struct pb_endpoint_record.flags */
-#define PB_ENDPOINT_HOOKED (1U << 0) /* the chains of pod-egress and pod-ingress see its packets   \
-				      */
-#define PB_ENDPOINT_IPV4 (1U << 1)   /* addr4 is given */
-#define PB_ENDPOINT_IPV6 (1U << 2)   /* addr6 is given */
+/* The chains of pod-egress and pod-ingress see its packets. */
+#define PB_ENDPOINT_HOOKED (1U << 0)
+#define PB_ENDPOINT_IPV4 (1U << 1) /* addr4 is given */
+#define PB_ENDPOINT_IPV6 (1U << 2) /* addr6 is given */
 
 struct pb_endpoint_record {
 	uint32_t size;	   /* of this structure */
