@@ -33,9 +33,10 @@ static const char *source_text(const struct pb_kube_store *store)
 
 static void add_age(cJSON *json, const struct pb_kube *kube, uint64_t last_event)
 {
+	uint64_t seconds = (uv_now(kube->loop) - last_event) / 1000;
+
 	if (last_event)
-		cJSON_AddNumberToObject(json, "last_event_seconds",
-					(double)((uv_now(kube->loop) - last_event) / 1000));
+		cJSON_AddNumberToObject(json, "last_event_seconds", (double)seconds);
 	else
 		cJSON_AddNullToObject(json, "last_event_seconds");
 }

@@ -58,7 +58,7 @@ int pb_idents_get(struct pb_idents *idents, enum pb_ident_range range, const voi
 		  size_t len, uint32_t n_labels, struct pb_ident **ret_ident);
 struct pb_ident *pb_idents_ref(struct pb_ident *ident);
 /* Lets go; the last one withdraws it. NULL is fine. Returns NULL. */
-struct pb_ident *pb_idents_put(struct pb_idents *idents, struct pb_ident *ident);
+struct pb_ident *pb_idents_put(struct pb_idents *idents, struct pb_ident *pub);
 /* One that somebody holds, by its number; NULL. Takes no reference. */
 struct pb_ident *pb_idents_find(struct pb_idents *idents, uint32_t number);
 
@@ -83,6 +83,6 @@ struct pb_ident_counts {
 	uint32_t kept; /* in their time of grace, or adopted and not yet claimed */
 	uint32_t room; /* numbers of the range */
 };
-struct pb_ident_counts pb_idents_count(const struct pb_idents *idents, enum pb_ident_range range);
+struct pb_ident_counts pb_idents_count(const struct pb_idents *idents, enum pb_ident_range which);
 
 #endif

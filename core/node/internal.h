@@ -231,7 +231,7 @@ void node_claim_fail(struct pb_node *node, struct node_ep *ep, int code, const c
 void node_claim_refuse(struct pb_node *node, struct node_ep *ep, int code, const char *text);
 /* Forgets the announcement and its record. */
 void node_claim_drop(struct pb_node *node, struct node_ep *ep);
-void node_claim_restore(struct pb_node *node, const struct node_announce *claim);
+void node_claim_restore(struct pb_node *node, const struct node_announce *a);
 /* The pod list is complete: what only a record knows is gone. */
 void node_claims_reconcile(struct pb_node *node);
 void node_claims_close(struct pb_node *node);
