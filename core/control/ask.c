@@ -123,7 +123,8 @@ int pb_control_ask(const char *path, const char *line, uint64_t deadline_ms,
 	if (rc < 0)
 		return rc;
 	rc = send_line(fd, line, deadline_ms);
-	if (rc == 0)
+	/* An agent that refuses says why before it hangs up, without reading the question. */
+	if (rc == 0 || rc == -EPIPE)
 		rc = receive_line(fd, ret_line, deadline_ms);
 	if (rc == -ETIMEDOUT)
 		return pb_err_set(err, rc, "no answer in time");

@@ -8,12 +8,16 @@
 #include <base/unix.h>
 #include <control/control.h>
 
-#define CONTROL_PEERS_MAX 64
+/*
+ * More than NODE_WAITERS_MAX, so that while so many CNI plugins wait, there is room for who asks
+ * for the state of it.
+ */
+#define CONTROL_PEERS_MAX 256
 /* Enough for words and a path; parsing as much takes a millisecond at most. */
 #define CONTROL_LINE_MAX (64U << 10)
 #define CONTROL_ANSWER_MAX (64U << 20)
 /* A peer with this many unread bytes or open requests is not read from until it catches up. */
-#define CONTROL_QUEUE_MAX (4U << 20)
+#define CONTROL_QUEUE_MAX (1U << 20)
 #define CONTROL_REQUESTS_MAX 32
 /* The requests that one peer may have answered in a turn of the loop; a started one is finished. */
 #define CONTROL_TURN_NS 2000000U

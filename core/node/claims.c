@@ -216,6 +216,16 @@ static int claim(struct pb_node *node, const struct node_announce *a, struct nod
 	return 0;
 }
 
+static bool too_many_wait(const struct pb_node *node)
+{
+	const struct node_ep *ep, *next;
+	unsigned n = 0;
+
+	HASH_ITER (hh_id, node->by_id, ep, next)
+		n += ep->reply != NULL;
+	return n >= NODE_WAITERS_MAX;
+}
+
 void pb_node_endpoint_add(struct pb_node *node, const char *json, pb_node_reply_fn reply, void *arg)
 {
 	struct node_announce a;
@@ -228,6 +238,11 @@ void pb_node_endpoint_add(struct pb_node *node, const char *json, pb_node_reply_
 	}
 	if (!node->loaded) {
 		reply(arg, -EAGAIN, "the agent is still starting; try again", NULL);
+		return;
+	}
+	if (too_many_wait(node)) {
+		reply(arg, -EAGAIN, "too many pods wait for their hooks or labels; try again",
+		      NULL);
 		return;
 	}
 	if (claim(node, &a, &ep) < 0) {

@@ -27,6 +27,8 @@
 #define NODE_LOOKUPS 64
 /* Addresses without a pod that wait for a look-up; more are found by looking at all routes. */
 #define NODE_CANDIDATES_MAX 1024
+/* CNI plugins that wait for their answer; who comes later is told to try again. */
+#define NODE_WAITERS_MAX 128
 
 /*
  * An endpoint: an interface that carries pod hooks, or shall. It has a pod (key), unless netlink

@@ -204,6 +204,19 @@ then_ok "ADD succeeds" run_cni ADD cache c3 <"$PB_TMP/conf"
 then_is "the port is hooked" "$(row shop/cache .interface)" "$(pod_link cache)"
 cni_del cache c3
 
+begin more_pods_at_once_than_may_wait
+given "128 announcements that wait for labels"
+pids=()
+for ((i = 0; i < 128; i++)); do
+	patchbay_on node-a endpoint add "{\"namespace\":\"shop\",\"name\":\"crowd-$i\",\"interface\":\"$(pod_link db)\",\"addresses\":[\"10.244.9.$i\"],\"timeout_ms\":10000}" >/dev/null 2>&1 &
+	pids+=($!)
+done
+then_within "all of them wait" 9 "[ \$(rows) -ge 128 ]"
+pod_object cache
+then_ok "ADD tries again until there is room" cni_add cache c5
+for pid in "${pids[@]}"; do wait "$pid"; done
+then_ok "DEL" cni_del cache c5
+
 begin macvlan
 netns_add mac
 if ip -n node-a link add mac0 link eth0 type macvlan 2>/dev/null; then

@@ -379,3 +379,36 @@ Test(node_claim, an_agent_that_ends_answers_who_waits)
 	cr_expect_eq(a.times, 1);
 	cr_expect_eq(a.result, -ESHUTDOWN);
 }
+
+Test(node_claim, who_comes_when_very_many_wait_is_told_to_try_again)
+{
+	struct bed bed;
+	struct answer waiting[128] = {{0}}, late = {0}, gone = {0};
+
+	/* Given as many pods without labels as may wait */
+	bed_setup(&bed);
+	for (size_t i = 0; i < PB_ARRAY_LEN(waiting); i++) {
+		char json[256];
+
+		snprintf(json, sizeof(json),
+			 "{\"namespace\":\"shop\",\"name\":\"p%zu\",\"interface\":\"cali%zu\","
+			 "\"addresses\":[\"10.1.1.%zu\"]}",
+			 i, i, i);
+		pb_node_endpoint_add(bed.node, json, on_answer, &waiting[i]);
+	}
+
+	/* When one more comes */
+	pb_node_endpoint_add(bed.node, WEB("uid-1", "c1", "cali1", ""), on_answer, &late);
+	cr_expect_eq(late.result, -EAGAIN);
+	cr_expect_str_eq(listed(&bed, "shop/web", "state"), "", "nothing is kept of it");
+
+	/* Then there is room again as soon as one waits no longer */
+	pb_node_endpoint_delete(bed.node, "{\"namespace\":\"shop\",\"name\":\"p7\"}", on_answer,
+				&gone);
+	cr_expect_eq(gone.result, 0);
+	late = (struct answer){0};
+	pb_node_endpoint_add(bed.node, WEB("uid-1", "c1", "cali1", ""), on_answer, &late);
+	cr_expect_eq(late.times, 0, "%s", late.text);
+	bed_end(&bed);
+	cr_expect_eq(late.times, 1);
+}

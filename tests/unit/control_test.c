@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -471,6 +472,58 @@ Test(control, who_asks_an_agent_that_hangs_gets_an_answer_by_the_deadline, .time
 		     -ETIMEDOUT);
 	while (n > 0)
 		close(fds[--n]);
+}
+
+struct question {
+	int rc;
+	bool done;
+	struct pb_buf line;
+	struct pb_err err;
+};
+
+static void *ask_aside(void *arg)
+{
+	struct question *q = arg;
+
+	q->rc = pb_control_ask(socket_path, "{\"command\":\"status\"}\n",
+			       (pb_now_ns() + DEADLINE_NS) / 1000000, &q->line, &q->err);
+	__atomic_store_n(&q->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void ask_while_the_loop_turns(struct question *q)
+{
+	pthread_t thread;
+
+	cr_assert_eq(pthread_create(&thread, NULL, ask_aside, q), 0);
+	while (!__atomic_load_n(&q->done, __ATOMIC_ACQUIRE))
+		uv_run(&loop, UV_RUN_NOWAIT);
+	pthread_join(thread, NULL);
+}
+
+Test(control, with_as_many_waiting_as_may_wait_others_are_served_and_a_refusal_says_why)
+{
+	struct question few = {0}, many = {0};
+	int fds[256];
+
+	/* Given as many connections as CNI plugins may wait */
+	for (size_t i = 0; i < 128; i++)
+		fds[i] = client();
+	ask_while_the_loop_turns(&few);
+	cr_expect_eq(few.rc, 0, "%s", few.err.text);
+	cr_expect(strstr(few.line.data, "\"ok\":true"), "%s", few.line.data);
+	/* And with all there may be */
+	for (size_t i = 128; i < PB_ARRAY_LEN(fds); i++) {
+		fds[i] = client();
+		uv_run(&loop, UV_RUN_NOWAIT);
+	}
+	ask_while_the_loop_turns(&many);
+	cr_expect_eq(many.rc, 0, "%s", many.err.text);
+	cr_expect(strstr(many.line.data, "too many connections"), "%s", many.line.data);
+	for (size_t i = 0; i < PB_ARRAY_LEN(fds); i++)
+		close(fds[i]);
+	pb_buf_free(&few.line);
+	pb_buf_free(&many.line);
 }
 
 Test(control, the_socket_is_for_owner_and_group_only)
