@@ -186,14 +186,17 @@ void node_candidates_free(struct pb_node *node)
 static void add_address(struct pb_node *node, struct node_ep *ep, const struct pb_kube_addr *addr)
 {
 	PB_FREE struct pb_kube_addr *ips = calloc(ep->n_ips + 1, sizeof(*ips));
+	uint64_t routed = ep->routed;
 
 	if (!ips || ep->key || node_ep_has_ip(ep, addr) || ep->n_ips >= NODE_ANNOUNCE_ADDRS)
 		return;
 	if (ep->n_ips)
 		memcpy(ips, ep->ips, ep->n_ips * sizeof(*ips));
 	ips[ep->n_ips] = *addr;
-	if (node_ep_set_ips(ep, ips, ep->n_ips + 1) == 0)
+	if (node_ep_set_ips(ep, ips, ep->n_ips + 1) == 0) {
+		ep->routed = routed | 1ULL << (ep->n_ips - 1);
 		node_rewrite(node, ep);
+	}
 }
 
 void node_candidate_found(struct pb_node *node, const struct pb_kube_addr *addr,
@@ -219,5 +222,6 @@ void node_candidate_found(struct pb_node *node, const struct pb_kube_addr *addr,
 		return;
 	}
 	ep->dirty = false;
+	ep->routed = 1;
 	node_hook(node, ep, iface);
 }

@@ -200,6 +200,7 @@ int node_ep_set_ips(struct node_ep *ep, const struct pb_kube_addr *ips, uint32_t
 	free(ep->ips);
 	ep->ips = copy;
 	ep->n_ips = n;
+	ep->routed = 0;
 	memset(&ep->rec.addr4, 0, sizeof(ep->rec.addr4));
 	memset(&ep->rec.addr6, 0, sizeof(ep->rec.addr6));
 	/* The first of each family stays. */

@@ -43,6 +43,7 @@ struct node_ep {
 	char *older_uid;  /* the pod list's, when a CNI plugin already announced its successor */
 	struct pb_kube_addr *ips;
 	uint32_t n_ips;
+	uint64_t routed;	/* bit N: the kernel leads ips[N] to iface */
 	struct pb_endpoint rec; /* as the map pb_endpoints has it */
 	struct pb_iface iface;	/* ifindex 0: none */
 	bool hooked;		/* both hooks are on iface */

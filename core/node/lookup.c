@@ -214,6 +214,19 @@ static void dispute(struct pb_node *node, struct node_ep *ep, const struct node_
 	node_tell(node, ep);
 }
 
+/* A bridge's neighbours take nothing away, as above. */
+static void note_routes(struct node_ep *ep, const struct question *q, const struct pb_iface *iface)
+{
+	if (iface->ifindex != ep->iface.ifindex)
+		ep->routed = 0;
+	for (uint32_t i = 0; !q->named[0] && i < q->n_ips && i < 64; i++) {
+		if (q->ifaces[i].ifindex == iface->ifindex)
+			ep->routed |= 1ULL << i;
+		else if (q->ifaces[i].ifindex && !q->ifaces[i].bridged)
+			ep->routed &= ~(1ULL << i);
+	}
+}
+
 static void answer(struct pb_node *node, struct node_ep *ep, const struct question *q)
 {
 	char why[sizeof(ep->why)];
@@ -238,12 +251,15 @@ static void answer(struct pb_node *node, struct node_ep *ep, const struct questi
 		no_iface(node, ep, q, why);
 		return;
 	}
+	note_routes(ep, q, iface);
 	if (iface->ifindex != ep->iface.ifindex) {
 		node_unhook(node, ep);
 		node_hook(node, ep, iface);
 	} else if (!ep->hooked && ep->last_code < 0) {
 		/* Again; what is under way comes to its end. */
 		node_hook(node, ep, iface);
+	} else {
+		node_tell(node, ep);
 	}
 }
 

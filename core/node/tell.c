@@ -49,15 +49,28 @@ static int publish(struct pb_node *node, struct node_ep *ep)
 	return rc;
 }
 
+/* Those that the endpoint is certain of. */
+static uint32_t own_addrs(const struct node_ep *ep, struct pb_kube_addr addrs[64])
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < ep->n_ips && i < 64; i++)
+		if (ep->claim || ep->routed & 1ULL << i)
+			addrs[n++] = ep->ips[i];
+	return n;
+}
+
 void node_tell(struct pb_node *node, struct node_ep *ep)
 {
+	struct pb_kube_addr addrs[64];
+	uint32_t n = ep->hooked && !ep->disputed ? own_addrs(ep, addrs) : 0;
 	int rc;
 
 	if (!ep->key)
 		return;
 	rc = publish(node, ep);
-	if (rc == 0 && ep->hooked && !ep->disputed) {
-		rc = pb_peers_local_pod(node->peers, ep->ns, ep->name, ep->ips, ep->n_ips);
+	if (rc == 0 && n) {
+		rc = pb_peers_local_pod(node->peers, ep->ns, ep->name, addrs, n);
 		ep->told_addrs = true;
 	} else if (ep->told_addrs) {
 		pb_peers_local_pod(node->peers, ep->ns, ep->name, NULL, 0);

@@ -302,6 +302,39 @@ Test(node, a_pod_that_gets_anothers_address_keeps_its_own_hooks)
 	bed_end(&bed);
 }
 
+static bool is_told(void *arg)
+{
+	return n_told == *(uint32_t *)arg;
+}
+
+Test(node, I17_peers_learn_the_addresses_that_lead_to_the_interface_and_no_others)
+{
+	struct bed bed;
+	struct pod pod;
+	uint32_t wanted = 2;
+
+	/* Given a pod whose status names an address that leads elsewhere */
+	bed_setup(&bed);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	veth_with_route("cali2", "10.1.0.3");
+	pod_init(&pod, "web", "uid-1", "10.1.0.2", NULL);
+	pod.ips[pod.pod.n_ips++] = address("10.1.0.3");
+	tell(PB_KUBE_PUT, &pod);
+	expect_hooked(&bed, ifindex, true);
+	settle(&bed);
+	cr_expect_eq(n_told, 1);
+
+	/* When that leads to the pod, and no longer */
+	sh("ip route replace 10.1.0.3 dev cali1");
+	run_until(&bed.loop, is_told, &wanted);
+	sh("ip route replace 10.1.0.3 dev cali2");
+	wanted = 1;
+	run_until(&bed.loop, is_told, &wanted);
+	cr_expect_eq(unhooks, 0);
+	bed_end(&bed);
+}
+
 Test(node, hooks_of_a_pod_that_went_while_no_agent_ran_come_off_once_all_pods_are_found)
 {
 	struct bed bed;

@@ -151,6 +151,18 @@ Test(ipcache, I17_I18_precedence)
 			}
 }
 
+Test(ipcache, I17_another_kubelet_takes_no_address_of_an_endpoint)
+{
+	struct pb_ip_claim endpoint = {0}, node = {0};
+
+	claim(&endpoint, "10.0.0.1", PB_IP_LOCAL_POD, 300);
+	claim(&node, "10.0.0.1", PB_IP_REMOTE_NODE, PB_IDENTITY_REMOTE_NODE);
+	cr_expect_eq(in_map("10.0.0.1"), 300);
+	pb_ipcache_unclaim(cache, &endpoint);
+	cr_expect_eq(in_map("10.0.0.1"), PB_IDENTITY_REMOTE_NODE);
+	pb_ipcache_unclaim(cache, &node);
+}
+
 Test(ipcache, I18_a_weaker_claim_that_changes_underneath)
 {
 	struct pb_ip_claim pod = {0}, host = {0};

@@ -197,8 +197,8 @@ enum pb_identity {
 enum pb_ip_source {
 	PB_IP_CIDR = 1,	       /* a range named by a plugin, host->cidr_hold() */
 	PB_IP_POD = 2,	       /* a pod, by what Kubernetes says of it */
-	PB_IP_LOCAL_POD = 3,   /* a pod of this node, by its endpoint */
-	PB_IP_REMOTE_NODE = 4, /* an address of another node */
+	PB_IP_REMOTE_NODE = 3, /* an address of another node, by what its kubelet says */
+	PB_IP_LOCAL_POD = 4,   /* a pod of this node, by the interface it leads to */
 	PB_IP_HOST = 5,	       /* an address of this node */
 };
 
