@@ -92,6 +92,7 @@ struct pb_node {
 	size_t n_devices;
 	struct pb_cidr *cidrs; /* of this node's pods; none: no early attach */
 	uint32_t n_cidrs;
+	struct pb_cidr refused_cidr; /* warned of */
 	struct node_ep *by_key;
 	struct node_ep *by_id; /* all of them */
 	struct node_ep *by_if;

@@ -7,7 +7,13 @@
  */
 #include <node/internal.h>
 
+#include <arpa/inet.h>
+
 #include <base/log.h>
+
+/* No cluster gives one node more. */
+#define CIDR4_BITS_MIN 8
+#define CIDR6_BITS_MIN 16
 
 static bool is_here(const struct pb_node *node, const struct pb_kube_pod *pod)
 {
@@ -131,11 +137,54 @@ void node_on_pod(void *arg, const struct pb_kube_event *event)
 
 /* ---- this node's pod CIDRs ---- */
 
+/* Such a prefix would take veths that are nobody's pod for pods. */
+static bool is_too_short(const struct pb_cidr *cidr)
+{
+	return cidr->bits < (cidr->family == 6 ? CIDR6_BITS_MIN : CIDR4_BITS_MIN);
+}
+
+/* A Node object comes again every few minutes: once is enough. */
+static void refuse_cidr(struct pb_node *node, const struct pb_cidr *cidr)
+{
+	const struct pb_kube_addr addr = {.addr = cidr->addr, .family = cidr->family};
+	char text[INET6_ADDRSTRLEN];
+
+	if (memcmp(&node->refused_cidr, cidr, sizeof(*cidr)) == 0)
+		return;
+	node->refused_cidr = *cidr;
+	pb_warn("node",
+		"Node %s: spec.podCIDRs: %s/%u is no range of one node and is not used: interfaces "
+		"in it are hooked when their pods are known, not before; give the node /%d or "
+		"longer",
+		node->name, node_addr_str(&addr, text, sizeof(text)), cidr->bits,
+		cidr->family == 6 ? CIDR6_BITS_MIN : CIDR4_BITS_MIN);
+}
+
+static uint32_t copy_cidrs(struct pb_node *node, const struct pb_kube_node *from,
+			   struct pb_cidr *cidrs)
+{
+	const struct pb_cidr *refused = NULL;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < from->n_pod_cidrs; i++) {
+		if (!is_too_short(&from->pod_cidrs[i]))
+			cidrs[n++] = from->pod_cidrs[i];
+		else if (!refused)
+			refused = &from->pod_cidrs[i];
+	}
+	if (refused)
+		refuse_cidr(node, refused);
+	else
+		node->refused_cidr = (struct pb_cidr){0};
+	return n;
+}
+
 void node_on_node(void *arg, const struct pb_kube_event *event)
 {
 	struct pb_node *node = arg;
 	const struct pb_kube_node *from = event->object;
-	struct pb_cidr *cidrs;
+	PB_FREE struct pb_cidr *cidrs = NULL;
+	uint32_t n;
 
 	if (event->kind == PB_KUBE_SYNCED) {
 		node->nodes_synced = true;
@@ -144,20 +193,17 @@ void node_on_node(void *arg, const struct pb_kube_event *event)
 	/* A node that is deleted while its agent runs keeps its ranges: its pods still run. */
 	if (event->kind != PB_KUBE_PUT || strcmp(from->meta.name, node->name) != 0)
 		return;
-	if (from->n_pod_cidrs == node->n_cidrs &&
-	    (!node->n_cidrs ||
-	     memcmp(from->pod_cidrs, node->cidrs, node->n_cidrs * sizeof(*cidrs)) == 0))
-		return;
 	cidrs = calloc(from->n_pod_cidrs + 1, sizeof(*cidrs));
 	if (!cidrs) {
 		pb_error("node", "pod CIDRs of node %s: out of memory", node->name);
 		return;
 	}
-	if (from->n_pod_cidrs)
-		memcpy(cidrs, from->pod_cidrs, from->n_pod_cidrs * sizeof(*cidrs));
+	n = copy_cidrs(node, from, cidrs);
+	if (n == node->n_cidrs && (!n || memcmp(cidrs, node->cidrs, n * sizeof(*cidrs)) == 0))
+		return;
 	free(node->cidrs);
-	node->cidrs = cidrs;
-	node->n_cidrs = from->n_pod_cidrs;
+	node->cidrs = PB_TAKE_PTR(cidrs);
+	node->n_cidrs = n;
 	node->scan = true;
 	node_schedule(node, 0);
 }

@@ -440,3 +440,31 @@ Test(node_early, two_hundred_and_fifty_pods_at_once, .timeout = 60)
 		free((char *)pods[i].pod.meta.uid);
 	}
 }
+
+Test(node_early, a_pod_cidr_of_half_the_world_hooks_nothing)
+{
+	static const struct {
+		const char *cidr4;
+		uint32_t bits4;
+		const char *cidr6;
+		uint32_t bits6;
+	} cases[] = {
+		{"0.0.0.0", 0, NULL, 0},
+		{"0.0.0.0", 1, "::", 0},
+		{"10.0.0.0", 7, "fc00::", 7},
+	};
+	struct bed bed;
+
+	bed_setup(&bed);
+	uint32_t ifindex = veth_with_route("cali1", "10.1.0.2");
+
+	sh("ip -6 route add fd00::2 dev cali1");
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		tell_node(cases[i].cidr4, cases[i].bits4, cases[i].cidr6, cases[i].bits6);
+		expect_nothing_hooked(&bed);
+	}
+	/* A range of one node beside it counts */
+	tell_node("10.1.0.0", 24, "::", 0);
+	expect_hooked(&bed, ifindex, true);
+	bed_end(&bed);
+}
