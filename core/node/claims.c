@@ -216,6 +216,33 @@ static int claim(struct pb_node *node, const struct node_announce *a, struct nod
 	return 0;
 }
 
+/* What can't succeed must not cost the pod the endpoint it has. Asks nothing that may block. */
+static int check_interface(struct pb_node *node, const struct node_announce *a, struct pb_err *err)
+{
+	PB_FREE char *key = key_of(a);
+	uint32_t ifindex = if_nametoindex(a->interface);
+	const struct node_ep *owner = ifindex ? node_ep_by_ifindex(node, ifindex) : NULL;
+
+	if (!key)
+		return pb_err_set(err, -ENOMEM, "out of memory");
+	if (!node_ep_by_key(node, key))
+		return 0;
+	if (!ifindex)
+		return pb_err_set(err, -ENODEV,
+				  "this node has no interface %s; pod %s keeps its endpoint",
+				  a->interface, key);
+	if (node_is_device(node, a->interface))
+		return pb_err_set(err, -EBUSY,
+				  "not hookable: datapath.devices names %s; pod %s keeps its "
+				  "endpoint",
+				  a->interface, key);
+	if (owner && owner->key && strcmp(owner->key, key) != 0)
+		return pb_err_set(err, -EAGAIN,
+				  "interface %s still belongs to pod %s; pod %s keeps its endpoint",
+				  a->interface, owner->key, key);
+	return 0;
+}
+
 static bool too_many_wait(const struct pb_node *node)
 {
 	const struct node_ep *ep, *next;
@@ -243,6 +270,10 @@ void pb_node_endpoint_add(struct pb_node *node, const char *json, pb_node_reply_
 	if (too_many_wait(node)) {
 		reply(arg, -EAGAIN, "too many pods wait for their hooks or labels; try again",
 		      NULL);
+		return;
+	}
+	if (check_interface(node, &a, &err) < 0) {
+		reply(arg, err.code, err.text, NULL);
 		return;
 	}
 	if (claim(node, &a, &ep) < 0) {

@@ -412,3 +412,42 @@ Test(node_claim, who_comes_when_very_many_wait_is_told_to_try_again)
 	bed_end(&bed);
 	cr_expect_eq(late.times, 1);
 }
+
+Test(node_claim, an_announcement_that_cant_succeed_costs_the_pod_nothing)
+{
+	static const struct {
+		const char *what, *json;
+		int code;
+	} cases[] = {
+		{"no such interface", WEB("uid-1", "c2", "none1", ""), -ENODEV},
+		{"nor with another uid", WEB("uid-2", "c2", "none1", ""), -ENODEV},
+		{"a device of the node", WEB("uid-2", "c2", "up0", ""), -EBUSY},
+		{"another pod's interface", WEB("uid-2", "c2", "cali2", ""), -EAGAIN},
+	};
+	struct bed bed;
+
+	bed_setup(&bed);
+	identity_of_pods = 300;
+	veth("up0");
+	veth("cali2");
+	uint32_t ifindex = veth("cali1");
+
+	added(&bed, WEB("uid-1", "c1", "cali1", ""));
+	added(&bed, "{\"namespace\":\"shop\",\"name\":\"db\",\"interface\":\"cali2\","
+		    "\"addresses\":[\"10.1.0.3\"]}");
+	unhooks = 0;
+	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
+		struct answer a = {0}, check = {0};
+
+		pb_node_endpoint_add(bed.node, cases[i].json, on_answer, &a);
+		cr_expect_eq(a.result, cases[i].code, "%s: %d %s", cases[i].what, a.result, a.text);
+		pb_node_endpoint_check(bed.node, WEB("uid-1", "c1", "cali1", ""), on_answer,
+				       &check);
+		cr_expect_eq(check.result, 0, "%s: %s", cases[i].what, check.text);
+	}
+	settle(&bed);
+	cr_expect_not_null(on(ifindex));
+	cr_expect_eq(unhooks, 0);
+	cr_expect_eq(records(), 2);
+	bed_end(&bed);
+}
