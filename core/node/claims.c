@@ -159,6 +159,29 @@ static char *key_of(const struct node_announce *a)
 }
 
 /*
+ * Leaves the interface behind as nobody's, hooked until its device goes or an endpoint takes it
+ * over: whatever becomes of the announcement, no packet passes it without a policy.
+ */
+static void leave_interface(struct pb_node *node, struct node_ep *ep)
+{
+	struct pb_iface iface = ep->iface;
+	bool hooked = ep->hooked;
+	struct node_ep *left = iface.ifindex ? node_ep_new(node, iface.name) : NULL;
+
+	if (!left) {
+		node_unhook(node, ep);
+		return;
+	}
+	node_ep_set_iface(node, ep, &(struct pb_iface){0});
+	node_ep_set_iface(node, left, &iface);
+	left->had_pod = true;
+	left->hooked = hooked;
+	left->dirty = false;
+	node_rewrite(node, left);
+	node_tell(node, ep);
+}
+
+/*
  * The endpoint that the announcement is about. One of an earlier pod, or of an earlier sandbox of
  * this pod, is over.
  */
@@ -169,6 +192,7 @@ static struct node_ep *endpoint_for(struct pb_node *node, const struct node_anno
 
 	if (ep && ep->uid[0] && a->uid[0] && strcmp(ep->uid, a->uid) != 0) {
 		*ret_older_uid = strdup(ep->uid);
+		leave_interface(node, ep);
 		node_leave_pod(node, ep);
 		ep = NULL;
 	}
@@ -207,7 +231,7 @@ static int claim(struct pb_node *node, const struct node_announce *a, struct nod
 	if (ep->claim)
 		node_claim_drop(node, ep);
 	if (ep->iface.ifindex && strcmp(ep->iface.name, a->interface) != 0)
-		node_unhook(node, ep);
+		leave_interface(node, ep);
 	ep->claim = PB_TAKE_PTR(copy);
 	ep->older_uid = PB_TAKE_PTR(older_uid);
 	ep->dirty = true;

@@ -451,3 +451,32 @@ Test(node_claim, an_announcement_that_cant_succeed_costs_the_pod_nothing)
 	cr_expect_eq(records(), 2);
 	bed_end(&bed);
 }
+
+Test(node_claim, a_pod_announced_anew_has_no_moment_unhooked)
+{
+	struct bed bed;
+
+	/* Given an announced pod */
+	bed_setup(&bed);
+	identity_of_pods = 300;
+	uint32_t first = veth("cali1");
+	uint32_t second = veth("cali2");
+
+	added(&bed, WEB("uid-1", "c1", "cali1", ""));
+	uint32_t id = on(first)->ep.id;
+
+	/* When its successor has the same interface */
+	added(&bed, WEB("uid-2", "c2", "cali1", ""));
+	cr_expect_eq(on(first)->ep.identity, 300);
+	cr_expect_neq(on(first)->ep.id, id, "another pod is another endpoint");
+
+	/* And when that gets another one, the old one is nobody's until it goes */
+	added(&bed, WEB("uid-2", "c3", "cali2", ""));
+	cr_expect_eq(on(second)->ep.identity, 300);
+	cr_expect_eq(on(first)->ep.identity, PB_IDENTITY_INIT);
+	cr_expect_eq(unhooks, 0);
+	sh("ip link del cali1");
+	expect_hooked(&bed, first, false);
+	cr_expect_not_null(on(second));
+	bed_end(&bed);
+}
