@@ -264,6 +264,7 @@ struct pb_manager {
 	bool first_apply; /* chains are built once, after all plugins of the configuration */
 
 	struct pb_topic *topics;
+	struct pb_topic_sub *dead_subs; /* of generations that are gone, to be freed */
 	uv_idle_t pump;
 	struct pb_command_entry *commands;
 	struct pb_command_request *requests;

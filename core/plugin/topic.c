@@ -113,6 +113,42 @@ static int sub_owe(struct pb_topic_sub *sub, const char *key, struct pb_topic_re
 	return 0;
 }
 
+void pb_topic_item_dequeue(struct pb_topic_sub *sub, struct pb_topic_item *item)
+{
+	DL_DELETE(sub->queue, item);
+	item->queued = false;
+	sub->n_queued--;
+	if (item->epoch != sub->epoch)
+		sub->sync_owed--;
+}
+
+/* A replay comes by what is published now, last; what waits is out of date. */
+static void item_leave_to_replay(struct pb_topic_sub *sub, struct pb_topic_item *item)
+{
+	if (!item || !item->queued)
+		return;
+	pb_topic_item_dequeue(sub, item);
+	pb_topic_record_unref(item->pending);
+	item->pending = NULL;
+	if (!item->told) {
+		HASH_DEL(sub->items, item);
+		free(item);
+	}
+}
+
+static int sub_tell(struct pb_topic_sub *sub, const char *key, struct pb_topic_record *r)
+{
+	struct pb_topic_item *item;
+
+	if (r && !sub->replay)
+		return sub_owe(sub, key, r);
+	HASH_FIND_STR(sub->items, key, item);
+	if (r)
+		item_leave_to_replay(sub, item);
+	/* Who has not heard of a record need not hear that it is gone. */
+	return r || !item ? 0 : sub_owe(sub, key, NULL);
+}
+
 static void topic_tell(struct pb_manager *m, struct pb_topic *t, const char *key,
 		       struct pb_topic_record *r)
 {
@@ -120,7 +156,7 @@ static void topic_tell(struct pb_manager *m, struct pb_topic *t, const char *key
 
 	DL_FOREACH2(t->subs, sub, topic_next)
 	{
-		if (sub_owe(sub, key, r) < 0)
+		if (sub_tell(sub, key, r) < 0)
 			pb_error("plugin", "topic %s: out of memory: %s misses a change of %s",
 				 t->name, sub->gen->plugin->name, key);
 	}
@@ -140,6 +176,10 @@ static bool topic_is_synced(const struct pb_topic *t)
 
 static void sub_owe_sync(struct pb_topic_sub *sub)
 {
+	if (sub->replaying) {
+		sub->sync_after_replay = true;
+		return;
+	}
 	sub->sync_pending = true;
 	sub->epoch++;
 	sub->sync_owed = sub->n_queued;
@@ -208,8 +248,21 @@ static struct pb_topic_record *record_new(struct pb_generation *gen, const char 
 	return r;
 }
 
+/* The record leaves its place: replays go on behind it. */
+static void replays_pass(struct pb_topic *t, const struct pb_topic_record *r)
+{
+	struct pb_topic_sub *sub;
+
+	DL_FOREACH2(t->subs, sub, topic_next)
+	{
+		if (sub->replay == r)
+			sub->replay = r->hh.next;
+	}
+}
+
 static void record_remove(struct pb_manager *m, struct pb_topic *t, struct pb_topic_record *r)
 {
+	replays_pass(t, r);
 	HASH_DEL(t->records, r);
 	topic_tell(m, t, r->key, NULL);
 	pb_topic_record_unref(r);
@@ -231,12 +284,17 @@ static void record_touch(struct pb_topic *t, struct pb_topic_record *r)
 	struct pb_topic_item *item;
 	struct pb_topic_sub *sub;
 
-	HASH_DEL(t->records, r);
-	HASH_ADD_KEYPTR(hh, t->records, r->key, strlen(r->key), r);
+	if (r->hh.next) {
+		replays_pass(t, r);
+		HASH_DEL(t->records, r);
+		HASH_ADD_KEYPTR(hh, t->records, r->key, strlen(r->key), r);
+	}
 	DL_FOREACH2(t->subs, sub, topic_next)
 	{
 		HASH_FIND_STR(sub->items, r->key, item);
-		if (item && item->queued)
+		if (sub->replay)
+			item_leave_to_replay(sub, item);
+		else if (item && item->queued)
 			item_queue(sub, item);
 	}
 }
@@ -261,9 +319,12 @@ int pb_topic_put(struct pb_generation *gen, const char *topic, uint32_t version,
 	r = publisher_get(t, gen->plugin) ? record_new(gen, key, value, len) : NULL;
 	if (!r)
 		return -ENOMEM;
-	if (old)
-		HASH_DEL(t->records, old);
+	/* First the new one, so that a replay at the old one finds what follows it. */
 	HASH_ADD_KEYPTR(hh, t->records, r->key, strlen(r->key), r);
+	if (old) {
+		replays_pass(t, old);
+		HASH_DEL(t->records, old);
+	}
 	topic_tell(gen->manager, t, r->key, r);
 	pb_topic_record_unref(old);
 	return 0;
@@ -352,7 +413,6 @@ int pb_topic_subscribe(struct pb_generation *gen, const char *topic, uint32_t ve
 static int activate(struct pb_topic_sub *sub, struct pb_err *err)
 {
 	struct pb_topic *t = sub->topic;
-	struct pb_topic_record *r, *tmp;
 
 	if (t->version && t->version != sub->version)
 		return pb_err_set(err, -EPROTO,
@@ -361,13 +421,31 @@ static int activate(struct pb_topic_sub *sub, struct pb_err *err)
 				  sub->version, t->name, t->version);
 	DL_APPEND2(t->subs, sub, topic_prev, topic_next);
 	sub->active = true;
-	HASH_ITER (hh, t->records, r, tmp) {
-		if (sub_owe(sub, r->key, r) < 0)
-			return pb_err_set(err, -ENOMEM, "topic %s: out of memory", t->name);
-	}
+	sub->replay = t->records;
+	sub->replaying = sub->replay;
 	if (topic_is_synced(t))
 		sub_owe_sync(sub);
 	return 0;
+}
+
+void pb_topic_replay_next(struct pb_topic_sub *sub)
+{
+	struct pb_topic_record *r = sub->replay;
+	struct pb_topic_item *item;
+
+	if (!sub->replaying)
+		return;
+	if (!r) {
+		sub->replaying = false;
+		if (sub->sync_after_replay)
+			sub_owe_sync(sub);
+		return;
+	}
+	HASH_FIND_STR(sub->items, r->key, item);
+	/* Without memory it is tried again in the next turn. */
+	if (!(item && item->told == r && !item->queued) && sub_owe(sub, r->key, r) < 0)
+		return;
+	sub->replay = r->hh.next;
 }
 
 int pb_topic_activate(struct pb_generation *gen, struct pb_err *err)
@@ -389,40 +467,58 @@ bool pb_topic_replayed(const struct pb_generation *gen)
 	const struct pb_topic_sub *sub;
 
 	LL_FOREACH (gen->subs, sub) {
-		if (!sub->active || sub->queue || sub->sync_pending)
+		if (!sub->active || sub->replaying || sub->queue || sub->sync_pending)
 			return false;
 	}
 	return true;
 }
 
-static void sub_free(struct pb_topic_sub *sub)
-{
-	struct pb_topic_item *item, *tmp;
+/* ---- the end of subscriptions ---- */
 
-	if (sub->active)
-		DL_DELETE2(sub->topic->subs, sub, topic_prev, topic_next);
-	HASH_ITER (hh, sub->items, item, tmp) {
-		HASH_DEL(sub->items, item);
-		pb_topic_record_unref(item->told);
-		pb_topic_record_unref(item->pending);
-		free(item);
-	}
-	free(sub);
-}
-
+/* Freeing the items of a large topic takes milliseconds, and nobody waits for it. */
 void pb_topic_subs_free(struct pb_generation *gen)
 {
 	struct pb_topic_sub *sub, *tmp;
 
 	LL_FOREACH_SAFE(gen->subs, sub, tmp)
-	sub_free(sub);
+	{
+		if (sub->active)
+			DL_DELETE2(sub->topic->subs, sub, topic_prev, topic_next);
+		sub->queue = sub->items;
+		HASH_CLEAR(hh, sub->items);
+		LL_PREPEND(gen->manager->dead_subs, sub);
+	}
 	gen->subs = NULL;
+	pb_topic_pump_wake(gen->manager);
+}
+
+bool pb_topic_subs_sweep(struct pb_manager *m, uint64_t until_ns)
+{
+	struct pb_topic_sub *sub = m->dead_subs;
+	unsigned n = 0;
+
+	while (sub && (++n % 16 || pb_now_ns() < until_ns)) {
+		struct pb_topic_item *item = sub->queue;
+
+		if (!item) {
+			LL_DELETE(m->dead_subs, sub);
+			free(sub);
+			sub = m->dead_subs;
+			continue;
+		}
+		sub->queue = item->hh.next;
+		pb_topic_record_unref(item->told);
+		pb_topic_record_unref(item->pending);
+		free(item);
+	}
+	return sub;
 }
 
 void pb_topics_free(struct pb_manager *m)
 {
 	struct pb_topic *t, *next;
 
+	pb_topic_subs_sweep(m, UINT64_MAX);
 	LL_FOREACH_SAFE(m->topics, t, next)
 	{
 		struct pb_topic_publisher *p, *ptmp;

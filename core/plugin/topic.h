@@ -40,8 +40,11 @@ struct pb_topic_sub {
 	pb_topic_fn fn;
 	void *arg;
 	bool active;
-	bool sync_pending; /* SYNCED follows once sync_owed is 0 */
-	uint32_t epoch;	   /* counts the SYNCED that were owed */
+	bool replaying; /* what was published before it came is still to be owed */
+	bool sync_after_replay;
+	struct pb_topic_record *replay; /* the next of the topic's records; NULL: the end */
+	bool sync_pending;		/* SYNCED follows once sync_owed is 0 */
+	uint32_t epoch;			/* counts the SYNCED that were owed */
 	size_t n_queued;
 	size_t sync_owed; /* items in the queue of an older epoch */
 	struct pb_topic_item *items;
@@ -79,7 +82,14 @@ int pb_topic_subscribe(struct pb_generation *gen, const char *topic, uint32_t ve
 /* Starts the replay of all subscriptions of a generation. */
 int pb_topic_activate(struct pb_generation *gen, struct pb_err *err);
 bool pb_topic_replayed(const struct pb_generation *gen);
+/* Unsubscribes. The memory goes in slices, by the pump. */
 void pb_topic_subs_free(struct pb_generation *gen);
+/* For the pump: the item is about to be told, or needn't be any more. */
+void pb_topic_item_dequeue(struct pb_topic_sub *sub, struct pb_topic_item *item);
+/* For the pump: owes the next record of a replay. */
+void pb_topic_replay_next(struct pb_topic_sub *sub);
+/* For the pump: frees what is left of subscriptions until then; false: nothing is left. */
+bool pb_topic_subs_sweep(struct pb_manager *m, uint64_t until_ns);
 /* An unloaded plugin's records are withdrawn. */
 void pb_topic_forget(struct pb_manager *m, struct pb_plugin_entry *plugin);
 

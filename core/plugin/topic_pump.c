@@ -22,11 +22,7 @@ static void deliver_item(struct pb_topic_sub *sub, struct pb_topic_item *item)
 	struct pb_topic_record *before = item->told, *now = item->pending;
 	struct pb_record record = {.kind = PB_RECORD_DELETE, .key = item->key};
 
-	DL_DELETE(sub->queue, item);
-	item->queued = false;
-	sub->n_queued--;
-	if (item->epoch != sub->epoch)
-		sub->sync_owed--;
+	pb_topic_item_dequeue(sub, item);
 	item->pending = NULL;
 	item->told = now;
 	if (now) {
@@ -52,7 +48,7 @@ static bool sync_due(const struct pb_topic_sub *sub)
 
 static bool sub_ready(const struct pb_topic_sub *sub)
 {
-	return !sub->gen->hold_data && (sub->queue || sub->sync_pending);
+	return !sub->gen->hold_data && (sub->replaying || sub->queue || sub->sync_pending);
 }
 
 /* Delivers one thing; false when nothing is left. */
@@ -62,10 +58,11 @@ static bool sub_deliver(struct pb_topic_sub *sub)
 
 	if (!sub_ready(sub))
 		return false;
+	pb_topic_replay_next(sub);
 	if (sync_due(sub)) {
 		sub->sync_pending = false;
 		sub_call(sub, &synced);
-	} else {
+	} else if (sub->queue) {
 		deliver_item(sub, sub->queue);
 	}
 	return true;
@@ -99,6 +96,8 @@ static void pump(uv_idle_t *handle)
 	do {
 		more = pump_round(m);
 	} while (more && pb_now_ns() < end);
+	if (!more)
+		more = pb_topic_subs_sweep(m, end);
 	LL_FOREACH (m->plugins, p)
 		more |= p->live && (p->live->pending || p->live->pending_syncs);
 	if (!more)

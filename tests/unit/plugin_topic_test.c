@@ -444,3 +444,30 @@ Test(topic, a_long_replay_never_blocks_the_loop)
 	cr_expect_lt(longest_ns, 50000000, "a round took %llu ns", (unsigned long long)longest_ns);
 	uv_close((uv_handle_t *)&check, NULL);
 }
+
+/* A replay is taken in slices: what is published, changed or withdrawn meanwhile comes once. */
+Test(topic, what_changes_during_a_replay_is_told_once_and_last)
+{
+	struct pb_generation *late;
+	int rc;
+
+	put(pub, "a", "1");
+	put(pub, "b", "1");
+	put(pub, "c", "1");
+	put(pub, "d", "1");
+	pub->ctx.host->synced(&pub->ctx, "t");
+	heard();
+	sub->hold_data = true;
+	late = subscriber("late", 1, &rc);
+	cr_assert_eq(rc, 0);
+	/* given a replay that stands at b */
+	pb_topic_replay_next(late->subs);
+	/* when its place moves, a record behind it changes, one goes and one is new */
+	put(pub, "b", "2");
+	put(pub, "a", "2");
+	pub->ctx.host->withdraw(&pub->ctx, "t", "c");
+	put(pub, "e", "1");
+	pub->ctx.host->withdraw(&pub->ctx, "t", "e");
+	put(pub, "d", "1");
+	cr_expect_str_eq(heard(), "+b=2 +a=2 +d=1 S ");
+}
