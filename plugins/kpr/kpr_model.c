@@ -99,6 +99,13 @@ void kpr_model_free(struct kpr_model *m)
 		struct kpr_port *port, *next_port;
 
 		next_svc = svc->hh.next;
+		/* The walk waits for memory most of the time. */
+		if (next_svc) {
+			__builtin_prefetch(next_svc->hh.next);
+			__builtin_prefetch(next_svc->parts);
+			__builtin_prefetch(next_svc->ports);
+			__builtin_prefetch(next_svc->claims);
+		}
 		DL_FOREACH_SAFE(svc->parts, part, next_part)
 		free(part);
 		LL_FOREACH_SAFE(svc->ports, port, next_port)
@@ -109,6 +116,8 @@ void kpr_model_free(struct kpr_model *m)
 	}
 	for (; front; front = next_front) {
 		next_front = front->hh.next;
+		if (next_front)
+			__builtin_prefetch(next_front->hh.next);
 		free(front);
 	}
 	memset(m, 0, sizeof(*m));

@@ -41,6 +41,8 @@ void kpr_store_free(struct kpr_store *st)
 
 	DL_FOREACH_SAFE2(st->pools, pool, next, next_all)
 	{
+		if (next)
+			__builtin_prefetch(next->next_all);
 		free(pool->index);
 		free(pool);
 	}
