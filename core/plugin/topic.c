@@ -480,6 +480,8 @@ void pb_topic_subs_free(struct pb_generation *gen)
 {
 	struct pb_topic_sub *sub, *tmp;
 
+	if (!gen->subs)
+		return;
 	LL_FOREACH_SAFE(gen->subs, sub, tmp)
 	{
 		if (sub->active)
