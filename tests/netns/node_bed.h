@@ -22,7 +22,6 @@ extern int refuse_add;		  /* what pb_dp_pod_add() fails with */
 extern bool add_later;		  /* the test says how it ended, by hooks_ended() */
 extern unsigned unhooks;	  /* how many interfaces lost their hooks */
 extern uint32_t identity_of_pods; /* 0: no labels are known yet */
-extern uint32_t n_told;		  /* addresses of the last pod that peers were told of */
 
 struct pod {
 	struct pb_kube_pod pod;
@@ -57,6 +56,8 @@ void tell_node(const char *cidr4, uint32_t bits4, const char *cidr6, uint32_t bi
 void synced(void);
 /* The labels of shop/NAME, and from now on those of every pod. */
 void labels_came(const char *name, uint32_t identity);
+/* How many addresses of shop/NAME peers know: 0 until they are told. */
+uint32_t n_told(const char *name);
 void hooks_ended(uint32_t ifindex, int result, const char *text);
 
 /* What is hooked there, or NULL. */

@@ -36,7 +36,7 @@ Test(node_early, a_veth_with_a_route_inside_the_pod_cidrs_is_hooked_before_its_p
 	cr_expect_eq(on(ifindex)->ep.identity, 300);
 	cr_expect_eq(on(ifindex)->ep.id, id);
 	cr_expect_str_eq(listed(&bed, "shop/web", "state"), "hooked");
-	cr_expect_eq(n_told, 1);
+	cr_expect_eq(n_told("web"), 1);
 	cr_expect_eq(unhooks, 0);
 	bed_end(&bed);
 }
@@ -166,7 +166,7 @@ Test(node_early, a_pod_that_is_deleted_while_its_veth_lingers_leaves_it_hooked)
 	settle(&bed);
 	cr_assert_not_null(on(ifindex));
 	cr_expect_eq(on(ifindex)->ep.identity, PB_IDENTITY_INIT);
-	cr_expect_eq(n_told, 0, "peers know the address no longer");
+	cr_expect_eq(n_told("web"), 0, "peers know the address no longer");
 
 	/* The next pod may get the interface, without a moment unhooked */
 	pod_init(&pod, "web", "uid-2", "10.1.0.2", NULL);

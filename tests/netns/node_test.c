@@ -270,6 +270,25 @@ Test(node, a_pod_that_speaks_for_anothers_address_takes_nobodys_hooks_off)
 	bed_end(&bed);
 }
 
+struct telling {
+	const char *name;
+	uint32_t wanted;
+};
+
+static bool is_told(void *arg)
+{
+	const struct telling *t = arg;
+
+	return n_told(t->name) == t->wanted;
+}
+
+static void expect_told(struct bed *bed, const char *name, uint32_t wanted)
+{
+	struct telling t = {name, wanted};
+
+	run_until(&bed->loop, is_told, &t);
+}
+
 /* As whoever may patch the status of pods can make it. */
 Test(node, a_pod_that_gets_anothers_address_keeps_its_own_hooks)
 {
@@ -285,33 +304,29 @@ Test(node, a_pod_that_gets_anothers_address_keeps_its_own_hooks)
 	tell(PB_KUBE_PUT, &liar);
 	expect_hooked(&bed, first, true);
 	expect_hooked(&bed, second, true);
+	expect_told(&bed, "victim", 1);
+	expect_told(&bed, "liar", 1);
 
 	pod_init(&liar, "liar", "uid-2", "10.1.0.2", NULL);
 	tell(PB_KUBE_PUT, &liar);
 	settle(&bed);
 	cr_expect_eq(unhooks, 0);
-	cr_expect_eq(n_told, 0, "peers don't take its word for the address");
+	cr_expect_eq(n_told("liar"), 0, "peers don't take its word for the address");
+	cr_expect_eq(n_told("victim"), 1, "the address stays its owner's");
 	cr_expect_str_eq(listed(&bed, "shop/victim", "interface"), "cali1");
 	cr_expect_str_eq(listed(&bed, "shop/liar", "interface"), "cali2");
 
 	/* And when it lets go of the address, it is a pod like any other */
 	pod_init(&liar, "liar", "uid-2", "10.1.0.3", NULL);
 	tell(PB_KUBE_PUT, &liar);
-	settle(&bed);
-	cr_expect_eq(n_told, 1);
+	expect_told(&bed, "liar", 1);
 	bed_end(&bed);
-}
-
-static bool is_told(void *arg)
-{
-	return n_told == *(uint32_t *)arg;
 }
 
 Test(node, I17_peers_learn_the_addresses_that_lead_to_the_interface_and_no_others)
 {
 	struct bed bed;
 	struct pod pod;
-	uint32_t wanted = 2;
 
 	/* Given a pod whose status names an address that leads elsewhere */
 	bed_setup(&bed);
@@ -323,14 +338,13 @@ Test(node, I17_peers_learn_the_addresses_that_lead_to_the_interface_and_no_other
 	tell(PB_KUBE_PUT, &pod);
 	expect_hooked(&bed, ifindex, true);
 	settle(&bed);
-	cr_expect_eq(n_told, 1);
+	cr_expect_eq(n_told("web"), 1);
 
 	/* When that leads to the pod, and no longer */
 	sh("ip route replace 10.1.0.3 dev cali1");
-	run_until(&bed.loop, is_told, &wanted);
+	expect_told(&bed, "web", 2);
 	sh("ip route replace 10.1.0.3 dev cali2");
-	wanted = 1;
-	run_until(&bed.loop, is_told, &wanted);
+	expect_told(&bed, "web", 1);
 	cr_expect_eq(unhooks, 0);
 	bed_end(&bed);
 }
