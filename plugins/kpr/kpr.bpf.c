@@ -22,8 +22,8 @@
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__type(key, struct kpr_key);
-	__type(value, struct kpr_service);
+	__type(key, struct pb_svc_key);
+	__type(value, struct pb_svc);
 } kpr_services SEC(".maps");
 
 /* Mapped into the agent, which writes both arrays by stores. */
@@ -32,7 +32,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 524288);
 	__type(key, __u32);
-	__type(value, struct kpr_slot);
+	__type(value, struct pb_svc_slot);
 } kpr_slots SEC(".maps");
 
 struct {
@@ -40,7 +40,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 262144);
 	__type(key, __u32);
-	__type(value, struct kpr_backend);
+	__type(value, struct pb_svc_backend);
 } kpr_backends SEC(".maps");
 
 struct {
@@ -72,7 +72,7 @@ PB_INLINE __u8 service_protocol(const struct bpf_sock_addr *ctx)
 	return 0;
 }
 
-PB_INLINE void key_from_ctx4(const struct bpf_sock_addr *ctx, struct kpr_key *key)
+PB_INLINE void key_from_ctx4(const struct bpf_sock_addr *ctx, struct pb_svc_key *key)
 {
 	__builtin_memset(key, 0, sizeof(*key));
 	key->addr.v4 = ctx->user_ip4;
@@ -82,7 +82,7 @@ PB_INLINE void key_from_ctx4(const struct bpf_sock_addr *ctx, struct kpr_key *ke
 }
 
 /* An IPv4 address in IPv6 dress is a frontend of family 4. */
-PB_INLINE int key_from_ctx6(const struct bpf_sock_addr *ctx, struct kpr_key *key)
+PB_INLINE int key_from_ctx6(const struct bpf_sock_addr *ctx, struct pb_svc_key *key)
 {
 	int mapped;
 
@@ -118,13 +118,13 @@ PB_INLINE __u32 spread(__u32 number, __u32 n)
  * The backend behind a slot if both belong to the pool. A copy, looked at last: whatever happens
  * to the record from then on, and however long this program is held up, the copy was the pool's.
  */
-PB_INLINE int backend_of(__u32 at, __u32 pool, struct kpr_backend *ret_backend)
+PB_INLINE int backend_of(__u32 at, __u32 pool, struct pb_svc_backend *ret_backend)
 {
-	struct kpr_slot *slot = bpf_map_lookup_elem(&kpr_slots, &at);
-	struct kpr_backend *b;
+	struct pb_svc_slot *slot = bpf_map_lookup_elem(&kpr_slots, &at);
+	struct pb_svc_backend *b;
 	union {
 		__u64 word;
-		struct kpr_slot slot;
+		struct pb_svc_slot slot;
 	} seen;
 	__u32 id;
 
@@ -148,7 +148,7 @@ PB_INLINE int backend_of(__u32 at, __u32 pool, struct kpr_backend *ret_backend)
 
 /* What choose() found: where the call goes, and the frontend's id. */
 struct choice {
-	struct kpr_backend backend;
+	struct pb_svc_backend backend;
 	__u32 id;
 };
 
@@ -156,16 +156,16 @@ struct choice {
  * The backend for a new connection (TCP) or for this socket's datagrams (UDP: consecutive ones
  * go to the same). Looks again when entry, slot and record don't belong together.
  */
-PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie, struct choice *ret_choice)
+PB_INLINE enum outcome choose(const struct pb_svc_key *key, __u64 cookie, struct choice *ret_choice)
 {
 	__u32 number = key->protocol == AF_INET_PROTO_TCP
 			       ? bpf_get_prandom_u32()
 			       : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
-	__u32 mask = kpr_tie(key, 0);
+	__u32 mask = pb_svc_tie(key, 0);
 
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
-		struct kpr_service *svc = bpf_map_lookup_elem(&kpr_services, key);
+		struct pb_svc *svc = bpf_map_lookup_elem(&kpr_services, key);
 		__u32 count, tie;
 
 		if (!svc)
@@ -174,7 +174,7 @@ PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie, struct ch
 		if (count == 0) {
 			if (i < 2)
 				continue;
-			return svc->flags & KPR_SERVICE_FAIL_OPEN ? NOT_OURS : NO_BACKEND;
+			return svc->flags & PB_SVC_FAIL_OPEN ? NOT_OURS : NO_BACKEND;
 		}
 		tie = ONCE(svc->tie);
 		if (!backend_of(ONCE(svc->base) + spread(number, count), tie ^ mask,
@@ -188,10 +188,10 @@ PB_INLINE enum outcome choose(const struct kpr_key *key, __u64 cookie, struct ch
 }
 
 /* Written only when it says something new: the map is shared by all sockets of the node. */
-PB_INLINE long remember(const struct kpr_key *frontend, __u64 cookie, const struct choice *choice,
-			int may_exist)
+PB_INLINE long remember(const struct pb_svc_key *frontend, __u64 cookie,
+			const struct choice *choice, int may_exist)
 {
-	const struct kpr_backend *b = &choice->backend;
+	const struct pb_svc_backend *b = &choice->backend;
 	struct kpr_reverse_key key = {.cookie = cookie,
 				      .addr = b->addr,
 				      .port = b->port,
@@ -213,7 +213,7 @@ PB_INLINE long remember(const struct kpr_key *frontend, __u64 cookie, const stru
  * datagram whose answer could not be translated back is refused rather than answered by a
  * stranger; a connection only loses its getpeername().
  */
-PB_INLINE enum outcome translate(struct bpf_sock_addr *ctx, const struct kpr_key *key,
+PB_INLINE enum outcome translate(struct bpf_sock_addr *ctx, const struct pb_svc_key *key,
 				 struct choice *ret_choice)
 {
 	enum outcome outcome;
@@ -242,9 +242,9 @@ PB_INLINE int leave(struct bpf_sock_addr *ctx, enum outcome outcome)
 PB_INLINE int forward4(struct bpf_sock_addr *ctx)
 {
 	struct choice choice = {0};
-	const struct kpr_backend *b = &choice.backend;
+	const struct pb_svc_backend *b = &choice.backend;
 	enum outcome outcome;
-	struct kpr_key key;
+	struct pb_svc_key key;
 
 	key_from_ctx4(ctx, &key);
 	outcome = translate(ctx, &key, &choice);
@@ -259,9 +259,9 @@ PB_INLINE int forward4(struct bpf_sock_addr *ctx)
 PB_INLINE int forward6(struct bpf_sock_addr *ctx)
 {
 	struct choice choice = {0};
-	const struct kpr_backend *b = &choice.backend;
+	const struct pb_svc_backend *b = &choice.backend;
 	enum outcome outcome;
-	struct kpr_key key;
+	struct pb_svc_key key;
 	int mapped = key_from_ctx6(ctx, &key);
 
 	outcome = translate(ctx, &key, &choice);
@@ -284,14 +284,14 @@ PB_INLINE int forward6(struct bpf_sock_addr *ctx)
  * The frontend that this socket meant when it was sent to the peer in `peer`. An entry whose
  * frontend is gone, or belongs to another Service by now, is deleted.
  */
-PB_INLINE int recall(struct bpf_sock_addr *ctx, const struct kpr_key *peer,
-		     struct kpr_key *ret_frontend)
+PB_INLINE int recall(struct bpf_sock_addr *ctx, const struct pb_svc_key *peer,
+		     struct pb_svc_key *ret_frontend)
 {
 	struct kpr_reverse_key key = {.addr = peer->addr,
 				      .port = peer->port,
 				      .protocol = peer->protocol,
 				      .family = peer->family};
-	struct kpr_service *svc;
+	struct pb_svc *svc;
 	struct kpr_reverse *r;
 
 	if (peer->protocol == 0)
@@ -310,7 +310,7 @@ PB_INLINE int recall(struct bpf_sock_addr *ctx, const struct kpr_key *peer,
 
 PB_INLINE int back4(struct bpf_sock_addr *ctx)
 {
-	struct kpr_key peer, frontend;
+	struct pb_svc_key peer, frontend;
 
 	key_from_ctx4(ctx, &peer);
 	if (recall(ctx, &peer, &frontend)) {
@@ -323,7 +323,7 @@ PB_INLINE int back4(struct bpf_sock_addr *ctx)
 
 PB_INLINE int back6(struct bpf_sock_addr *ctx)
 {
-	struct kpr_key peer, frontend;
+	struct pb_svc_key peer, frontend;
 	int mapped = key_from_ctx6(ctx, &peer);
 
 	if (recall(ctx, &peer, &frontend)) {

@@ -16,9 +16,8 @@
 
 /* How long one turn of writing may keep the loop. */
 #define TURN_NS 1000000ULL
-/* 2: pools of backend numbers. kpr_reverse is as it was. */
-#define MAP_SCHEMA 2
-#define REVERSE_SCHEMA 1
+/* 2: struct pb_svc_key has a scope. */
+#define REVERSE_SCHEMA 2
 /* Slots per backend: a pool's range is a power of two, and twice there while it moves. */
 #define SLOTS_PER_BACKEND 2
 
@@ -96,7 +95,7 @@ static int use_maps(struct pb_ctx *ctx)
 static bool maps_are_new(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
-	struct kpr_key key;
+	struct pb_svc_key key;
 
 	if (!kpr->asked)
 		kpr->early = ctx->host->map_next(kpr->map_services, NULL, &key) == -ENOENT;
@@ -171,15 +170,15 @@ static int declare_datapath(struct pb_ctx *ctx)
 	struct kpr *kpr = ctx->self;
 	struct pb_map_opts maps[] = {
 		{.size = sizeof(maps[0]),
-		 .schema = MAP_SCHEMA,
+		 .schema = PB_SVC_SCHEMA,
 		 .max_entries = kpr->config.services_max,
 		 .name = "kpr_services"},
 		{.size = sizeof(maps[0]),
-		 .schema = MAP_SCHEMA,
+		 .schema = PB_SVC_SCHEMA,
 		 .max_entries = SLOTS_PER_BACKEND * kpr->config.backends_max,
 		 .name = "kpr_slots"},
 		{.size = sizeof(maps[0]),
-		 .schema = MAP_SCHEMA,
+		 .schema = PB_SVC_SCHEMA,
 		 .max_entries = kpr->config.backends_max,
 		 .name = "kpr_backends"},
 		{.size = sizeof(maps[0]), .schema = REVERSE_SCHEMA, .name = "kpr_reverse"},

@@ -70,9 +70,9 @@ int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *mode
 	rc = ctx->host->map_info(services, &info);
 	w->services_max = info.max_entries;
 	if (rc == 0)
-		rc = map_array(ctx, slots, sizeof(struct kpr_slot), &slot_memory, &n_slots);
+		rc = map_array(ctx, slots, sizeof(struct pb_svc_slot), &slot_memory, &n_slots);
 	if (rc == 0)
-		rc = map_array(ctx, backends, sizeof(struct kpr_backend), &backend_memory,
+		rc = map_array(ctx, backends, sizeof(struct pb_svc_backend), &backend_memory,
 			       &n_backends);
 	if (rc == 0)
 		rc = kpr_store_init(&w->store, slot_memory, n_slots, backend_memory, n_backends);
@@ -106,7 +106,7 @@ void kpr_maps_free(struct kpr_maps *w)
 /* ---- taking over ---- */
 
 /* The pool that an entry names; NULL when the maps hold no such pool. */
-static int adopt_pool(struct kpr_maps *w, const struct kpr_service *value, uint32_t id,
+static int adopt_pool(struct kpr_maps *w, const struct pb_svc *value, uint32_t id,
 		      struct kpr_pool **ret_pool)
 {
 	struct kpr_found *found;
@@ -138,11 +138,11 @@ static int adopt_pool(struct kpr_maps *w, const struct kpr_service *value, uint3
 static int adopt_one(struct kpr_maps *w)
 {
 	struct kpr_pool *pool = NULL;
-	struct kpr_service value;
+	struct pb_svc value;
 	int rc = w->ctx->host->map_lookup(w->services, &w->adopt_at, &value);
 
 	if (rc == 0 && value.count > 0)
-		rc = adopt_pool(w, &value, kpr_tie(&w->adopt_at, value.tie), &pool);
+		rc = adopt_pool(w, &value, pb_svc_tie(&w->adopt_at, value.tie), &pool);
 	if (rc < 0)
 		return rc;
 	/* What can't be is written anew by whoever owns the frontend now. */
@@ -238,7 +238,7 @@ static void report_room(struct kpr_maps *w)
 
 /* What the map names from now on, and no more. */
 static void front_now(struct kpr_maps *w, struct kpr_front *front, struct kpr_pool *pool,
-		      const struct kpr_service *value)
+		      const struct pb_svc *value)
 {
 	struct kpr_pool *old = front->pool;
 	uint32_t old_base = front->value.base;
@@ -287,8 +287,8 @@ static void take_back_halves(struct kpr_maps *w)
 static int batch_room(struct kpr_maps *w)
 {
 	uint32_t cap = w->cap_keys;
-	struct kpr_key *keys = kpr_room(w->keys, &cap, w->n_items + 1, sizeof(*keys));
-	struct kpr_service *values;
+	struct pb_svc_key *keys = kpr_room(w->keys, &cap, w->n_items + 1, sizeof(*keys));
+	struct pb_svc *values;
 
 	w->keys = keys ? keys : w->keys;
 	cap = w->cap_keys;

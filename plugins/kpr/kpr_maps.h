@@ -23,7 +23,7 @@ struct kpr_item {
 	struct kpr_front *front;
 	struct kpr_svc *svc;
 	struct kpr_pool *pool;
-	struct kpr_service value;
+	struct pb_svc value;
 	bool is_new; /* not in the map before */
 	bool written;
 };
@@ -40,7 +40,7 @@ struct kpr_scratch {
 	struct kpr_update *updates;
 	uint32_t n_updates;
 	uint32_t cap_updates;
-	struct kpr_backend *adds;
+	struct pb_svc_backend *adds;
 	uint32_t n_adds;
 	uint32_t cap_adds;
 	uint32_t *removes;
@@ -74,8 +74,8 @@ struct kpr_maps {
 	struct kpr_stats stats;
 	struct kpr_full full_frontends;
 	struct kpr_full full_backends;
-	struct kpr_key adopt_at; /* the last one adopted */
-	struct kpr_found *found; /* as long as frontends are being adopted */
+	struct pb_svc_key adopt_at; /* the last one adopted */
+	struct kpr_found *found;    /* as long as frontends are being adopted */
 	bool adopt_begun;
 	struct kpr_scratch scratch;
 	/* One turn's frontends. */
@@ -83,8 +83,8 @@ struct kpr_maps {
 	uint32_t n_items;
 	uint32_t cap_items;
 	uint32_t n_new; /* items that are not in the map yet */
-	struct kpr_key *keys;
-	struct kpr_service *values;
+	struct pb_svc_key *keys;
+	struct pb_svc *values;
 	uint32_t cap_keys;
 	uint64_t retry_ns; /* when what failed is tried again; UINT64_MAX: nothing failed */
 	uint64_t retry_ms; /* how long to wait then */

@@ -39,7 +39,7 @@ bool kpr_service_has_frontends(const struct pb_kube_service *obj, const char *pr
 }
 
 bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_port *port,
-		      struct kpr_key *ret_key)
+		      struct pb_svc_key *ret_key)
 {
 	if ((ip->family != 4 && ip->family != 6) || port->port == 0 ||
 	    (port->protocol != IPPROTO_TCP && port->protocol != IPPROTO_UDP))
@@ -178,7 +178,7 @@ static struct kpr_svc *add_svc(struct kpr_model *m, const char *key)
 
 /* ---- frontends and claims ---- */
 
-struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct kpr_key *key)
+struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct pb_svc_key *key)
 {
 	struct kpr_front *front;
 
@@ -186,7 +186,7 @@ struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct kpr_ke
 	return front;
 }
 
-static struct kpr_front *add_front(struct kpr_model *m, const struct kpr_key *key)
+static struct kpr_front *add_front(struct kpr_model *m, const struct pb_svc_key *key)
 {
 	struct kpr_front *front = kpr_model_front(m, key);
 
@@ -212,7 +212,7 @@ static void claim_insert(struct kpr_front *front, struct kpr_claim *claim)
 	*at = claim;
 }
 
-int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v,
+int kpr_model_adopt(struct kpr_model *m, const struct pb_svc_key *key, const struct pb_svc *v,
 		    struct kpr_pool *pool)
 {
 	struct kpr_front *front = add_front(m, key);
@@ -295,7 +295,7 @@ static int wanted_claims(struct kpr_model *m, struct kpr_svc *svc,
 	uint32_t max = obj->n_cluster_ips * obj->n_ports;
 	struct kpr_claim *claims = NULL;
 	struct kpr_front *front;
-	struct kpr_key key;
+	struct pb_svc_key key;
 	uint32_t n = 0;
 
 	*ret_claims = NULL;

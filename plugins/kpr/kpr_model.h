@@ -35,16 +35,16 @@ struct kpr_claim {
 
 struct kpr_front {
 	UT_hash_handle hh;
-	struct kpr_key key;
+	struct pb_svc_key key;
 	struct kpr_claim *claims;
 	struct kpr_front *prev; /* in kpr_model.gone */
 	struct kpr_front *next;
-	struct kpr_service value; /* as it is in the map */
-	struct kpr_pool *pool;	  /* the one that value names, NULL: none */
-	bool programmed;	  /* it is in the map */
-	bool adopted;		  /* as another process or generation left it */
-	bool gone;		  /* nobody claims it any more, waits for deletion */
-	uint32_t round;		  /* marks those of the Service that is being taken in */
+	struct pb_svc value;   /* as it is in the map */
+	struct kpr_pool *pool; /* the one that value names, NULL: none */
+	bool programmed;       /* it is in the map */
+	bool adopted;	       /* as another process or generation left it */
+	bool gone;	       /* nobody claims it any more, waits for deletion */
+	uint32_t round;	       /* marks those of the Service that is being taken in */
 };
 
 enum kpr_svc_state {
@@ -104,7 +104,7 @@ void kpr_model_init(struct kpr_model *m, const struct kpr_model_opts *opts);
 void kpr_model_free(struct kpr_model *m);
 
 /* A frontend found in the map at start. -ENOMEM. kpr_model_adopted(): that was the last one. */
-int kpr_model_adopt(struct kpr_model *m, const struct kpr_key *key, const struct kpr_service *v,
+int kpr_model_adopt(struct kpr_model *m, const struct pb_svc_key *key, const struct pb_svc *v,
 		    struct kpr_pool *pool);
 void kpr_model_adopted(struct kpr_model *m);
 
@@ -129,7 +129,7 @@ bool kpr_model_whole(const struct kpr_svc *svc);
 void kpr_model_unwanted(struct kpr_model *m, struct kpr_pool *pool);
 
 /* The frontend with this key, NULL when there is none. */
-struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct kpr_key *key);
+struct kpr_front *kpr_model_front(const struct kpr_model *m, const struct pb_svc_key *key);
 
 /*
  * Whether the claim's frontend may be written now. Not by a Service that waits in the queue for
@@ -143,7 +143,7 @@ bool kpr_claim_may_write(const struct kpr_model *m, const struct kpr_claim *clai
 bool kpr_service_has_frontends(const struct pb_kube_service *obj, const char *proxy_name);
 /* The key of a port on an address; false when it can't be translated. */
 bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_port *port,
-		      struct kpr_key *ret_key);
+		      struct pb_svc_key *ret_key);
 uint64_t kpr_hash_name(const char *key);
 
 #endif

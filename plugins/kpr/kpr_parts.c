@@ -41,8 +41,8 @@ enum kpr_use kpr_port_use(const struct kpr_port *port)
 	return port->n_terminating > 0 ? KPR_USE_TERMINATING : KPR_USE_NONE;
 }
 
-struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc, const struct kpr_key *key,
-			      const char *name)
+struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc,
+			      const struct pb_svc_key *key, const char *name)
 {
 	char text[PORT_NAME + PORT_NAME_MAX] = {0};
 	size_t len = PORT_NAME + strnlen(name, PORT_NAME_MAX - 1);
@@ -160,15 +160,16 @@ static enum kpr_use use_of(const struct kpr_port *port, const struct pb_backend 
 	return b->state == PB_BACKEND_TERMINATING ? KPR_USE_TERMINATING : KPR_USE_NONE;
 }
 
-bool kpr_run_next(struct kpr_run *run, struct kpr_backend *ret_backend, enum kpr_use *ret_use)
+bool kpr_run_next(struct kpr_run *run, struct pb_svc_backend *ret_backend, enum kpr_use *ret_use)
 {
 	const struct pb_backend *first = run_here(run);
 	const struct pb_backend *b = first;
 
 	if (!first)
 		return false;
-	*ret_backend =
-		(struct kpr_backend){.addr = b->addr, .port = htons(b->port), .family = b->family};
+	*ret_backend = (struct pb_svc_backend){.addr = b->addr,
+					       .port = htons(b->port),
+					       .family = b->family};
 	*ret_use = KPR_USE_NONE;
 	/* Sorted by address and port, so doubles are neighbours; active is the better one. */
 	while (b && b->port == first->port &&
@@ -185,8 +186,8 @@ bool kpr_run_next(struct kpr_run *run, struct kpr_backend *ret_backend, enum kpr
 
 /* ---- changes ---- */
 
-static int change_add(struct kpr_svc *svc, struct kpr_port *port, const struct kpr_backend *backend,
-		      enum kpr_use was, enum kpr_use is)
+static int change_add(struct kpr_svc *svc, struct kpr_port *port,
+		      const struct pb_svc_backend *backend, enum kpr_use was, enum kpr_use is)
 {
 	uint32_t cap = svc->cap_changes ? 2 * svc->cap_changes : 8;
 	struct kpr_change *list = svc->changes;
@@ -207,7 +208,7 @@ static int change_add(struct kpr_svc *svc, struct kpr_port *port, const struct k
 	return 0;
 }
 
-static int compare_backends(const struct kpr_backend *a, const struct kpr_backend *b)
+static int compare_backends(const struct pb_svc_backend *a, const struct pb_svc_backend *b)
 {
 	int rc = memcmp(&a->addr, &b->addr, sizeof(a->addr));
 
@@ -218,7 +219,7 @@ static int compare_backends(const struct kpr_backend *a, const struct kpr_backen
 static int port_changed(struct kpr_svc *svc, struct kpr_port *port, const struct pb_backends *old,
 			const struct pb_backends *value)
 {
-	struct kpr_backend was_b, is_b;
+	struct pb_svc_backend was_b, is_b;
 	enum kpr_use was, is;
 	struct kpr_run was_run, is_run;
 	bool has_was, has_is;

@@ -55,7 +55,7 @@ enum kpr_use {
 /* One backend of a port that is used otherwise than before. */
 struct kpr_change {
 	struct kpr_port *port;
-	struct kpr_backend backend;
+	struct pb_svc_backend backend;
 	uint8_t was; /* enum kpr_use */
 	uint8_t is;
 };
@@ -74,8 +74,8 @@ const char *kpr_port_name(const struct kpr_port *port);
 /* Which of its backends are to be used now. */
 enum kpr_use kpr_port_use(const struct kpr_port *port);
 /* The port of a Service, made if there is none. NULL without memory. */
-struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc, const struct kpr_key *key,
-			      const char *name);
+struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc,
+			      const struct pb_svc_key *key, const char *name);
 /* What is in the maps for it goes to kpr_model.unwanted. */
 void kpr_port_free(struct kpr_model *m, struct kpr_port *port);
 
@@ -87,7 +87,7 @@ uint32_t kpr_part_find(const struct pb_backends *value, uint8_t family, uint8_t 
 void kpr_run_begin(struct kpr_run *run, const struct pb_backends *value,
 		   const struct kpr_port *port);
 /* The next backend, each address and port once. False at the end. */
-bool kpr_run_next(struct kpr_run *run, struct kpr_backend *ret_backend, enum kpr_use *ret_use);
+bool kpr_run_next(struct kpr_run *run, struct pb_svc_backend *ret_backend, enum kpr_use *ret_use);
 
 /* A part came, changed, or went. -ENOMEM: it was not taken in. */
 int kpr_part_put(struct kpr_model *m, struct kpr_svc *svc, const char *key,

@@ -26,9 +26,9 @@ void kpr_scratch_free(struct kpr_scratch *s)
 	memset(s, 0, sizeof(*s));
 }
 
-static int add_later(struct kpr_scratch *s, const struct kpr_backend *b)
+static int add_later(struct kpr_scratch *s, const struct pb_svc_backend *b)
 {
-	struct kpr_backend *adds = kpr_room(s->adds, &s->cap_adds, s->n_adds + 1, sizeof(*adds));
+	struct pb_svc_backend *adds = kpr_room(s->adds, &s->cap_adds, s->n_adds + 1, sizeof(*adds));
 
 	if (!adds)
 		return -ENOMEM;
@@ -53,7 +53,7 @@ static int remove_later(struct kpr_scratch *s, uint32_t position)
 
 static void count_port(const struct kpr_svc *svc, struct kpr_port *port)
 {
-	struct kpr_backend b;
+	struct pb_svc_backend b;
 	struct kpr_part *part;
 	struct kpr_run run;
 	enum kpr_use use;
@@ -86,7 +86,7 @@ static int compare_all(struct kpr_maps *w, const struct kpr_svc *svc, struct kpr
 	struct kpr_scratch *s = &w->scratch;
 	struct kpr_pool *pool = port->pool;
 	int rc = seen_none(s, pool->count);
-	struct kpr_backend b;
+	struct pb_svc_backend b;
 	struct kpr_part *part;
 	struct kpr_run run;
 	enum kpr_use use;
@@ -354,12 +354,12 @@ static bool plan_item(struct kpr_maps *w, const struct kpr_claim *claim, struct 
 	struct kpr_front *front = claim->front;
 	struct kpr_pool *pool = claim->port->pool;
 	bool ours = front->programmed && front->value.owner == svc->hash;
-	struct kpr_service value = {.id = ours ? front->value.id : w->next_id,
-				    .flags = svc->fail_open ? KPR_SERVICE_FAIL_OPEN : 0,
-				    .owner = svc->hash};
+	struct pb_svc value = {.id = ours ? front->value.id : w->next_id,
+			       .flags = svc->fail_open ? PB_SVC_FAIL_OPEN : 0,
+			       .owner = svc->hash};
 
 	if (pool) {
-		value.tie = kpr_tie(&front->key, pool->id);
+		value.tie = pb_svc_tie(&front->key, pool->id);
 		value.base = pool->base;
 		value.count = pool->count;
 		value.room = pool->room;

@@ -95,17 +95,17 @@ void kpr_store_release(struct kpr_store *st, uint64_t now_ns)
 	}
 }
 
-static struct kpr_slot slot_get(const struct kpr_store *st, uint32_t at)
+static struct pb_svc_slot slot_get(const struct kpr_store *st, uint32_t at)
 {
 	uint64_t word = __atomic_load_n(&st->slots[at], __ATOMIC_RELAXED);
-	struct kpr_slot slot;
+	struct pb_svc_slot slot;
 
 	memcpy(&slot, &word, sizeof(slot));
 	return slot;
 }
 
 /* One store, behind those of the record that the slot names. */
-static void slot_set(struct kpr_store *st, uint32_t at, struct kpr_slot slot)
+static void slot_set(struct kpr_store *st, uint32_t at, struct pb_svc_slot slot)
 {
 	uint64_t word;
 
@@ -114,15 +114,15 @@ static void slot_set(struct kpr_store *st, uint32_t at, struct kpr_slot slot)
 	st->stores++;
 }
 
-const struct kpr_backend *kpr_pool_at(const struct kpr_store *st, const struct kpr_pool *pool,
-				      uint32_t position)
+const struct pb_svc_backend *kpr_pool_at(const struct kpr_store *st, const struct kpr_pool *pool,
+					 uint32_t position)
 {
 	return &st->backends[slot_get(st, pool->base + position).backend];
 }
 
 /* ---- where a backend is ---- */
 
-static bool same(const struct kpr_backend *a, const struct kpr_backend *b)
+static bool same(const struct pb_svc_backend *a, const struct pb_svc_backend *b)
 {
 	return a->port == b->port && memcmp(&a->addr, &b->addr, sizeof(a->addr)) == 0;
 }
@@ -134,7 +134,7 @@ static uint64_t mix(uint64_t h)
 	return h ^ h >> 32;
 }
 
-static uint32_t hash_of(const struct kpr_store *st, const struct kpr_backend *b)
+static uint32_t hash_of(const struct kpr_store *st, const struct pb_svc_backend *b)
 {
 	uint64_t words[2];
 
@@ -144,7 +144,7 @@ static uint32_t hash_of(const struct kpr_store *st, const struct kpr_backend *b)
 
 /* The index's cell of a backend, or the empty one where it would be. */
 static uint32_t index_cell(const struct kpr_store *st, const struct kpr_pool *pool,
-			   const struct kpr_backend *b)
+			   const struct pb_svc_backend *b)
 {
 	uint32_t cell = hash_of(st, b) & pool->index_mask;
 
@@ -193,7 +193,7 @@ void kpr_pool_index(const struct kpr_store *st, struct kpr_pool *pool)
 }
 
 int64_t kpr_pool_find(const struct kpr_store *st, const struct kpr_pool *pool,
-		      const struct kpr_backend *b)
+		      const struct pb_svc_backend *b)
 {
 	if (pool->index)
 		return (int64_t)pool->index[index_cell(st, pool, b)] - 1;
@@ -221,7 +221,7 @@ struct kpr_pool *kpr_pool_new(struct kpr_store *st)
 void kpr_pool_claim(struct kpr_store *st, struct kpr_pool *pool, uint32_t n)
 {
 	for (; pool->count < n && pool->count < pool->room; pool->count++) {
-		struct kpr_slot slot = slot_get(st, pool->base + pool->count);
+		struct pb_svc_slot slot = slot_get(st, pool->base + pool->count);
 
 		/* One that is claimed already fills a slot behind the pool's last. */
 		if (slot.pool != pool->id || slot.backend >= st->ids.max ||
@@ -231,7 +231,7 @@ void kpr_pool_claim(struct kpr_store *st, struct kpr_pool *pool, uint32_t n)
 	}
 }
 
-int kpr_pool_adopt(struct kpr_store *st, uint32_t id, const struct kpr_service *value,
+int kpr_pool_adopt(struct kpr_store *st, uint32_t id, const struct pb_svc *value,
 		   struct kpr_pool **ret_pool)
 {
 	struct kpr_pool *pool;
@@ -347,22 +347,22 @@ static void move(struct kpr_store *st, struct kpr_pool *pool, const struct kpr_u
 }
 
 /* Nobody's while it changes: a program that was held up while it read the old one notices. */
-static void record_set(struct kpr_backend *r, const struct kpr_backend *b, uint32_t pool)
+static void record_set(struct pb_svc_backend *r, const struct pb_svc_backend *b, uint32_t pool)
 {
 	__atomic_store_n(&r->pool, 0, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 	r->addr = b->addr;
 	r->port = b->port;
 	r->family = b->family;
-	r->reserved = 0;
+	r->flags = b->flags;
 	__atomic_store_n(&r->pool, pool, __ATOMIC_RELEASE);
 }
 
 /* Puts a backend at a position. That there is a record for it was planned. */
 static void place(struct kpr_store *st, struct kpr_pool *pool, uint32_t position,
-		  const struct kpr_backend *b)
+		  const struct pb_svc_backend *b)
 {
-	struct kpr_slot slot = {.pool = pool->id};
+	struct pb_svc_slot slot = {.pool = pool->id};
 
 	if (kpr_ranges_take(&st->ids, 1, &slot.backend) < 0)
 		return;

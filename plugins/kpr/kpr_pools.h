@@ -42,7 +42,7 @@ struct kpr_pool {
 
 struct kpr_store {
 	uint64_t *slots; /* the memory of kpr_slots */
-	struct kpr_backend *backends;
+	struct pb_svc_backend *backends;
 	uint64_t seed;		  /* so that nobody can choose addresses that collide */
 	struct kpr_ranges ranges; /* of slots */
 	struct kpr_ranges ids;	  /* of backends */
@@ -60,7 +60,7 @@ struct kpr_store {
 /* What becomes of one pool: planned, so that all of a Service can be, and then done. */
 struct kpr_update {
 	struct kpr_pool *pool;
-	struct kpr_backend *add;
+	struct pb_svc_backend *add;
 	uint32_t *remove; /* positions, ascending */
 	uint32_t n_add;
 	uint32_t n_remove;
@@ -83,7 +83,7 @@ struct kpr_pool *kpr_pool_new(struct kpr_store *st);
  * The pool `id` as the maps hold it, up to the first slot that isn't its own. -EEXIST: its range
  * is no range, or another one's. -ENOMEM.
  */
-int kpr_pool_adopt(struct kpr_store *st, uint32_t id, const struct kpr_service *value,
+int kpr_pool_adopt(struct kpr_store *st, uint32_t id, const struct pb_svc *value,
 		   struct kpr_pool **ret_pool);
 /*
  * Another frontend counts n of its slots: a batch that an end of the agent cut short. What it
@@ -100,9 +100,9 @@ void kpr_pool_free(struct kpr_store *st, struct kpr_pool *pool);
 void kpr_pool_index(const struct kpr_store *st, struct kpr_pool *pool);
 /* Position of a backend (address, port), -1: not in it. */
 int64_t kpr_pool_find(const struct kpr_store *st, const struct kpr_pool *pool,
-		      const struct kpr_backend *b);
-const struct kpr_backend *kpr_pool_at(const struct kpr_store *st, const struct kpr_pool *pool,
-				      uint32_t position);
+		      const struct pb_svc_backend *b);
+const struct pb_svc_backend *kpr_pool_at(const struct kpr_store *st, const struct kpr_pool *pool,
+					 uint32_t position);
 /* Takes what the update needs. -ENOSPC, -ENOMEM; -EAGAIN: it still moves. */
 int kpr_update_plan(struct kpr_store *st, struct kpr_update *u);
 void kpr_update_cancel(struct kpr_store *st, struct kpr_update *u);

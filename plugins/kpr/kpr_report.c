@@ -106,7 +106,7 @@ static const char *why_none(const struct kpr_svc *svc, const struct kpr_port *po
 {
 	bool same_family = false;
 	const struct kpr_part *part;
-	struct kpr_backend b;
+	struct pb_svc_backend b;
 	struct kpr_run run;
 	enum kpr_use use;
 
@@ -165,7 +165,7 @@ static void put_row(struct out *o, const struct kpr_model *m, const struct kpr_s
 {
 	struct kpr_front *front = NULL;
 	bool ours;
-	struct kpr_key key;
+	struct pb_svc_key key;
 	char why[512];
 
 	if (kpr_frontend_key(ip, port, &key))

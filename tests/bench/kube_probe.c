@@ -83,7 +83,7 @@ struct maps {
 
 static int map_open(const char *bpffs, const char *name)
 {
-	PB_FREE char *path = pb_sprintf("%s/plugins/kpr/%s_v2", bpffs, name);
+	PB_FREE char *path = pb_sprintf("%s/plugins/kpr/%s_v3", bpffs, name);
 
 	return path ? bpf_obj_get(path) : -1;
 }
@@ -99,8 +99,8 @@ static int maps_open(const char *bpffs, struct maps *m)
 /* Frontends in the map with at least `backends` backends. */
 static unsigned programmed(const struct maps *m, uint32_t backends)
 {
-	static struct kpr_key keys[BATCH];
-	static struct kpr_service values[BATCH];
+	static struct pb_svc_key keys[BATCH];
+	static struct pb_svc values[BATCH];
 	uint32_t found = 0, n, in = 0, out = 0;
 	void *from = NULL;
 	int err = 0;
@@ -118,20 +118,20 @@ static unsigned programmed(const struct maps *m, uint32_t backends)
 	return found;
 }
 
-static bool service_of(const struct maps *m, const char *address, struct kpr_service *ret_service)
+static bool service_of(const struct maps *m, const char *address, struct pb_svc *ret_service)
 {
-	struct kpr_key key = {.family = 4, .protocol = IPPROTO_TCP, .port = htons(CLUSTER_PORT)};
+	struct pb_svc_key key = {.family = 4, .protocol = IPPROTO_TCP, .port = htons(CLUSTER_PORT)};
 
 	return inet_pton(AF_INET, address, &key.addr) == 1 &&
 	       bpf_map_lookup_elem(m->services, &key, ret_service) == 0;
 }
 
 /* The address in one slot of the Service; 0: none. */
-static uint32_t slot_at(const struct maps *m, const struct kpr_service *service, uint32_t i)
+static uint32_t slot_at(const struct maps *m, const struct pb_svc *service, uint32_t i)
 {
 	uint32_t at = service->base + i;
-	struct kpr_backend backend;
-	struct kpr_slot slot;
+	struct pb_svc_backend backend;
+	struct pb_svc_slot slot;
 
 	if (i >= service->count || bpf_map_lookup_elem(m->slots, &at, &slot) < 0 ||
 	    bpf_map_lookup_elem(m->backends, &slot.backend, &backend) < 0)
@@ -143,7 +143,7 @@ static uint32_t slot_at(const struct maps *m, const struct kpr_service *service,
 static int64_t slot_find(const struct maps *m, const struct cluster_change *change,
 			 const char *address)
 {
-	struct kpr_service s;
+	struct pb_svc s;
 	struct in_addr addr;
 
 	if (!service_of(m, change->service, &s) || inet_pton(AF_INET, address, &addr) != 1)
@@ -157,7 +157,7 @@ static int64_t slot_find(const struct maps *m, const struct cluster_change *chan
 /* True once the Service has the new address in the old one's place. */
 static bool slot_took(const struct maps *m, const struct cluster_change *change, int64_t slot)
 {
-	struct kpr_service s;
+	struct pb_svc s;
 	struct in_addr addr;
 
 	return service_of(m, change->service, &s) && inet_pton(AF_INET, change->new, &addr) == 1 &&

@@ -44,7 +44,7 @@ static void pause_us(long us)
 
 static int map_open(const char *bpffs, const char *name)
 {
-	PB_FREE char *path = pb_sprintf("%s/plugins/kpr/%s_v2", bpffs, name);
+	PB_FREE char *path = pb_sprintf("%s/plugins/kpr/%s_v3", bpffs, name);
 
 	return path ? bpf_obj_get(path) : -1;
 }
@@ -65,8 +65,8 @@ static uint64_t bytes_read(int fd)
 /* Frontends in the map with at least `backends` backends. */
 static uint32_t programmed(int fd, uint32_t backends)
 {
-	static struct kpr_key keys[BATCH];
-	static struct kpr_service values[BATCH];
+	static struct pb_svc_key keys[BATCH];
+	static struct pb_svc values[BATCH];
 	uint32_t found = 0, n, in = 0, out = 0;
 	void *from = NULL;
 	int err = 0;
@@ -146,7 +146,7 @@ struct change {
 	int services;
 	int slots;
 	int backends;
-	struct kpr_key key;
+	struct pb_svc_key key;
 	const char *file;
 	char *template; /* text with a %d where the port goes */
 };
@@ -177,9 +177,9 @@ static int write_port(const struct change *c, int port)
 /* The port of the frontend's first backend, as a connecting program would find it; 0: none. */
 static int port_in_map(const struct change *c)
 {
-	struct kpr_service service;
-	struct kpr_backend backend;
-	struct kpr_slot slot;
+	struct pb_svc service;
+	struct pb_svc_backend backend;
+	struct pb_svc_slot slot;
 
 	if (bpf_map_lookup_elem(c->services, &c->key, &service) < 0 || service.count == 0 ||
 	    bpf_map_lookup_elem(c->slots, &service.base, &slot) < 0 ||

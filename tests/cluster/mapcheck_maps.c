@@ -128,14 +128,14 @@ static void endpoint_from(const union pb_addr *addr, __be16 port, uint8_t family
 }
 
 /* -EAGAIN: slots and records are not, or not any more, of this frontend's pool. */
-static int read_pool(const struct mc_maps *maps, const struct kpr_key *key,
-		     const struct kpr_service *service, struct mc_endpoint *backends)
+static int read_pool(const struct mc_maps *maps, const struct pb_svc_key *key,
+		     const struct pb_svc *service, struct mc_endpoint *backends)
 {
-	uint32_t pool = kpr_tie(key, service->tie);
+	uint32_t pool = pb_svc_tie(key, service->tie);
 
 	for (uint32_t i = 0; i < service->count; i++) {
-		struct kpr_backend backend;
-		struct kpr_slot slot;
+		struct pb_svc_backend backend;
+		struct pb_svc_slot slot;
 
 		if (!array_read(&maps->slots, service->base + i, &slot, sizeof(slot)) ||
 		    slot.pool != pool ||
@@ -148,7 +148,7 @@ static int read_pool(const struct mc_maps *maps, const struct kpr_key *key,
 }
 
 /* One look. `room` is the frontend's own. -ENOENT: it is gone. */
-static int look(const struct mc_maps *maps, const struct kpr_key *key, struct kpr_service *service,
+static int look(const struct mc_maps *maps, const struct pb_svc_key *key, struct pb_svc *service,
 		struct mc_endpoint **room)
 {
 	struct mc_endpoint *grown;
@@ -165,11 +165,11 @@ static int look(const struct mc_maps *maps, const struct kpr_key *key, struct kp
 }
 
 /* 1: read, perhaps as unsettled; 0: it is gone; or a negative errno. */
-static int read_frontend(const struct mc_maps *maps, const struct kpr_key *key,
+static int read_frontend(const struct mc_maps *maps, const struct pb_svc_key *key,
 			 struct mc_frontend *ret)
 {
 	struct mc_endpoint *first = NULL, *second = NULL;
-	struct kpr_service before = {0}, after = {0};
+	struct pb_svc before = {0}, after = {0};
 	int rc = -EAGAIN;
 
 	/* Slots change in place: a picture counts when the next one is the same. */
@@ -194,9 +194,9 @@ static int read_frontend(const struct mc_maps *maps, const struct kpr_key *key,
 }
 
 /* All keys first: a hash that is walked while it changes may begin anew. */
-static int read_keys(struct mc_maps *maps, struct kpr_key *ret_keys, uint32_t *ret_n)
+static int read_keys(struct mc_maps *maps, struct pb_svc_key *ret_keys, uint32_t *ret_n)
 {
-	struct kpr_service *values = calloc(maps->max_services, sizeof(*values));
+	struct pb_svc *values = calloc(maps->max_services, sizeof(*values));
 	uint32_t n = maps->max_services, batch = 0;
 	int rc;
 
@@ -212,7 +212,7 @@ static int read_keys(struct mc_maps *maps, struct kpr_key *ret_keys, uint32_t *r
 
 int mc_maps_read(struct mc_maps *maps, struct mc_picture *ret)
 {
-	struct kpr_key *keys = calloc(maps->max_services, sizeof(*keys));
+	struct pb_svc_key *keys = calloc(maps->max_services, sizeof(*keys));
 	uint32_t n = 0;
 	int rc;
 
@@ -231,7 +231,7 @@ int mc_maps_read(struct mc_maps *maps, struct mc_picture *ret)
 	return rc < 0 ? rc : 0;
 }
 
-static void key_of(const struct mc_endpoint *at, struct kpr_key *ret)
+static void key_of(const struct mc_endpoint *at, struct pb_svc_key *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	memcpy(ret->addr.bytes, at->addr, sizeof(at->addr));
@@ -243,10 +243,10 @@ static void key_of(const struct mc_endpoint *at, struct kpr_key *ret)
 int mc_maps_spoil(struct mc_maps *maps, const struct mc_endpoint *at, const struct mc_endpoint *put,
 		  struct mc_endpoint *ret_before)
 {
-	struct kpr_service service;
-	struct kpr_backend backend;
-	struct kpr_slot slot;
-	struct kpr_key key;
+	struct pb_svc service;
+	struct pb_svc_backend backend;
+	struct pb_svc_slot slot;
+	struct pb_svc_key key;
 
 	key_of(at, &key);
 	if (bpf_map_lookup_elem(maps->services, &key, &service) < 0)
@@ -264,7 +264,7 @@ int mc_maps_spoil(struct mc_maps *maps, const struct mc_endpoint *at, const stru
 
 int mc_maps_drop(struct mc_maps *maps, const struct mc_endpoint *at)
 {
-	struct kpr_key key;
+	struct pb_svc_key key;
 
 	key_of(at, &key);
 	return bpf_map_delete_elem(maps->services, &key) < 0 ? -errno : 0;

@@ -63,7 +63,7 @@ Test(manifest, a_good_file_is_read)
 	cr_assert_eq(pb_manifest_parse("f.so", &im, sizeof(im), &mf, &err), 0, "%s", err.text);
 	cr_expect_str_eq(mf.name, "kpr");
 	json = pb_manifest_json(&mf, "f.so");
-	cr_expect_str_eq(pb_json_str(json, "abi", ""), "1.1");
+	cr_expect_str_eq(pb_json_str(json, "abi", ""), "1.2");
 	cr_expect_str_eq(pb_json_str(json, "requires", ""), "endpointslice");
 }
 
@@ -225,13 +225,13 @@ static const struct {
 	{short_section, -EINVAL,
 	 "f.so: section .pb_manifest has 64 bytes, a manifest has 256: the file is damaged"},
 	{major, -EPROTO,
-	 "f.so: built for plugin ABI 3.1. This agent offers 1.1. The major numbers must be equal: "
+	 "f.so: built for plugin ABI 3.2. This agent offers 1.2. The major numbers must be equal: "
 	 "rebuild the plugin with the SDK of this agent"},
 	{core_name, -EINVAL,
 	 "f.so: the manifest's name is \"core\", which stands for the agent itself: choose another "
 	 "one"},
 	{minor, -EPROTO,
-	 "f.so: built for plugin ABI 1.9. This agent offers 1.1. The plugin's minor number must "
+	 "f.so: built for plugin ABI 1.9. This agent offers 1.2. The plugin's minor number must "
 	 "not be above the agent's: update the agent, or rebuild the plugin with its SDK"},
 	{short_size, -EINVAL,
 	 "f.so: the manifest says it has 100 bytes, section .pb_manifest has 256"},
@@ -239,7 +239,7 @@ static const struct {
 	 "f.so: the manifest says it has 300 bytes, section .pb_manifest has 256"},
 	{tail, -EINVAL,
 	 "f.so: the manifest's reserved bytes are not zero: the plugin uses something that this "
-	 "agent (plugin ABI 1.1) doesn't know"},
+	 "agent (plugin ABI 1.2) doesn't know"},
 	{upper_case, -EINVAL, NOT_A_NAME},
 	{path_in_name, -EINVAL, NOT_A_NAME},
 	{endless_name, -EINVAL, NOT_A_NAME},

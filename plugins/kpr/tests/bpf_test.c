@@ -224,10 +224,10 @@ static const char *show(const struct sockaddr_storage *ss)
 	return text;
 }
 
-static struct kpr_key key_of(const char *text, uint8_t protocol)
+static struct pb_svc_key key_of(const char *text, uint8_t protocol)
 {
 	struct addr a = parse(text);
-	struct kpr_key key = {.protocol = protocol};
+	struct pb_svc_key key = {.protocol = protocol};
 
 	if (a.ss.ss_family == AF_INET) {
 		const struct sockaddr_in *in = (const void *)&a.ss;
@@ -252,12 +252,12 @@ static uint32_t next_id = 1;
 static void set_backends(uint32_t pool, uint32_t base, const char *const *backends, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		struct kpr_key b = key_of(backends[i], 0);
-		struct kpr_backend backend = {.addr = b.addr,
-					      .port = b.port,
-					      .family = b.family,
-					      .pool = pool};
-		struct kpr_slot slot = {.backend = base + i, .pool = pool};
+		struct pb_svc_key b = key_of(backends[i], 0);
+		struct pb_svc_backend backend = {.addr = b.addr,
+						 .port = b.port,
+						 .family = b.family,
+						 .pool = pool};
+		struct pb_svc_slot slot = {.backend = base + i, .pool = pool};
 		uint32_t at = base + i;
 
 		bpf_map_update_elem(backends_fd, &at, &backend, 0);
@@ -268,10 +268,10 @@ static void set_backends(uint32_t pool, uint32_t base, const char *const *backen
 /* Programs a frontend as kpr_maps.c does; returns its id, which is its pool's too. */
 static uint32_t program(const char *frontend, uint8_t protocol, const char *const *backends)
 {
-	struct kpr_key key = key_of(frontend, protocol);
-	struct kpr_service svc = {.id = next_id++, .base = next_slot};
+	struct pb_svc_key key = key_of(frontend, protocol);
+	struct pb_svc svc = {.id = next_id++, .base = next_slot};
 
-	svc.tie = kpr_tie(&key, svc.id);
+	svc.tie = pb_svc_tie(&key, svc.id);
 	while (backends[svc.count])
 		svc.count++;
 	set_backends(svc.id, svc.base, backends, svc.count);
@@ -284,8 +284,8 @@ static uint32_t program(const char *frontend, uint8_t protocol, const char *cons
 
 static void set_flags(const char *frontend, uint8_t protocol, uint32_t flags)
 {
-	struct kpr_key key = key_of(frontend, protocol);
-	struct kpr_service svc;
+	struct pb_svc_key key = key_of(frontend, protocol);
+	struct pb_svc svc;
 
 	CHECK(bpf_map_lookup_elem(services_fd, &key, &svc) == 0);
 	svc.flags = flags;
@@ -294,7 +294,7 @@ static void set_flags(const char *frontend, uint8_t protocol, uint32_t flags)
 
 static void unprogram(const char *frontend, uint8_t protocol)
 {
-	struct kpr_key key = key_of(frontend, protocol);
+	struct pb_svc_key key = key_of(frontend, protocol);
 
 	CHECK(bpf_map_delete_elem(services_fd, &key) == 0);
 }
@@ -573,7 +573,7 @@ static void fail_open(void)
 {
 	program("127.0.0.1:8001", IPPROTO_TCP, (const char *const[]){NULL});
 	CHECK(dial("127.0.0.1:8001", SOCK_STREAM, 0) < 0 && errno == ECONNREFUSED);
-	set_flags("127.0.0.1:8001", IPPROTO_TCP, KPR_SERVICE_FAIL_OPEN);
+	set_flags("127.0.0.1:8001", IPPROTO_TCP, PB_SVC_FAIL_OPEN);
 	CHECK(reach_tcp("127.0.0.1:8001", NULL) == 0);
 }
 
@@ -741,15 +741,15 @@ static void foreign_slot(void)
 		{"10.96.0.1:80", 1000, 1000, 999},
 		{"10.96.0.99:80", 1000, 1000, 1000},
 	};
-	struct kpr_key key = key_of("10.96.0.1:80", IPPROTO_TCP);
+	struct pb_svc_key key = key_of("10.96.0.1:80", IPPROTO_TCP);
 
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-		struct kpr_key other = key_of(wrong[i].key, IPPROTO_TCP);
-		struct kpr_service svc = {.id = 1000,
-					  .base = next_slot,
-					  .count = 1,
-					  .tie = kpr_tie(&other, wrong[i].entry)};
-		struct kpr_slot slot = {.backend = next_slot, .pool = wrong[i].slot};
+		struct pb_svc_key other = key_of(wrong[i].key, IPPROTO_TCP);
+		struct pb_svc svc = {.id = 1000,
+				     .base = next_slot,
+				     .count = 1,
+				     .tie = pb_svc_tie(&other, wrong[i].entry)};
+		struct pb_svc_slot slot = {.backend = next_slot, .pool = wrong[i].slot};
 
 		set_backends(wrong[i].record, next_slot, servers, 1);
 		bpf_map_update_elem(slots_fd, &next_slot, &slot, 0);
@@ -784,8 +784,8 @@ static void *memory_of(int fd, size_t *ret_len)
 /* A frontend whose backends come and go, written by the plugin's own code. */
 struct churn {
 	struct kpr_pool *pool;
-	struct kpr_key key;
-	struct kpr_service value;
+	struct pb_svc_key key;
+	struct pb_svc value;
 	uint32_t net;	     /* its backends are 127.NET.0.n:7000; 0: the first two servers */
 	uint32_t n_backends; /* that it can have */
 	bool has[CHURN_MAX];
@@ -806,8 +806,8 @@ static int churn_open(struct kpr_store *st)
 	void *backends = memory_of(backends_fd, &backends_len);
 
 	if (!slots || !backends ||
-	    kpr_store_init(st, slots, (uint32_t)(slots_len / sizeof(struct kpr_slot)), backends,
-			   (uint32_t)(backends_len / sizeof(struct kpr_backend))) < 0)
+	    kpr_store_init(st, slots, (uint32_t)(slots_len / sizeof(struct pb_svc_slot)), backends,
+			   (uint32_t)(backends_len / sizeof(struct pb_svc_backend))) < 0)
 		return -1;
 	return kpr_ranges_claim(&st->ranges, 0, CHURN_FIRST) < 0 ||
 			       kpr_ranges_claim(&st->ids, 0, CHURN_FIRST) < 0
@@ -815,20 +815,20 @@ static int churn_open(struct kpr_store *st)
 		       : 0;
 }
 
-static struct kpr_backend churn_backend(const struct churn *c, uint32_t n)
+static struct pb_svc_backend churn_backend(const struct churn *c, uint32_t n)
 {
 	char text[32];
-	struct kpr_key b;
+	struct pb_svc_key b;
 
 	snprintf(text, sizeof(text), "127.%u.0.%u:7000", c->net, n);
 	b = key_of(c->net ? text : servers[n], 0);
-	return (struct kpr_backend){.addr = b.addr, .port = b.port, .family = b.family};
+	return (struct pb_svc_backend){.addr = b.addr, .port = b.port, .family = b.family};
 }
 
 /* Some backends come, others go, one always stays; then the frontend is written. */
 static void churn_once(struct kpr_store *st, struct churn *c, unsigned *seed)
 {
-	struct kpr_backend adds[CHURN_MAX];
+	struct pb_svc_backend adds[CHURN_MAX];
 	uint32_t removes[CHURN_MAX];
 	struct kpr_update u = {.pool = c->pool, .add = adds, .remove = removes};
 	uint32_t stays = (uint32_t)rand_r(seed) % c->n_backends;
@@ -843,10 +843,10 @@ static void churn_once(struct kpr_store *st, struct churn *c, unsigned *seed)
 		c->has[i] = want;
 	}
 	for (uint32_t i = 0; i < c->pool->count; i++) {
-		const struct kpr_backend *b = kpr_pool_at(st, c->pool, i);
+		const struct pb_svc_backend *b = kpr_pool_at(st, c->pool, i);
 
 		for (uint32_t k = 0; k < c->n_backends; k++) {
-			struct kpr_backend other = churn_backend(c, k);
+			struct pb_svc_backend other = churn_backend(c, k);
 
 			if (!c->has[k] && other.addr.v4 == b->addr.v4 && other.port == b->port)
 				removes[u.n_remove++] = i;
@@ -857,7 +857,7 @@ static void churn_once(struct kpr_store *st, struct churn *c, unsigned *seed)
 	if (kpr_update_plan(st, &u) < 0)
 		_exit(1);
 	kpr_update_apply(st, &u);
-	c->value.tie = kpr_tie(&c->key, c->pool->id);
+	c->value.tie = pb_svc_tie(&c->key, c->pool->id);
 	c->value.base = c->pool->base;
 	c->value.count = c->pool->count;
 	c->value.room = c->pool->room;
@@ -1019,7 +1019,7 @@ static const struct {
 static void empty_maps(void)
 {
 	struct kpr_reverse_key reverse;
-	struct kpr_key key;
+	struct pb_svc_key key;
 
 	while (bpf_map_get_next_key(services_fd, NULL, &key) == 0)
 		bpf_map_delete_elem(services_fd, &key);

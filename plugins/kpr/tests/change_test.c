@@ -53,12 +53,13 @@ static void setup(void)
 	fake = pb_fake_new(&pb_manifest_v1, &pb_plugin_v1,
 			   "{\"services_max\":64,\"backends_max\":65536}", "node-a");
 	cr_assert_not_null(fake);
-	pb_fake_map_define(fake, "kpr_services", BPF_MAP_TYPE_HASH, sizeof(struct kpr_key),
-			   sizeof(struct kpr_service), 64);
-	pb_fake_map_define(fake, "kpr_slots", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct kpr_slot), 64);
-	pb_fake_map_mappable(fake, "kpr_slots");
-	pb_fake_map_define(fake, "kpr_backends", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct kpr_backend),
+	pb_fake_map_define(fake, "kpr_services", BPF_MAP_TYPE_HASH, sizeof(struct pb_svc_key),
+			   sizeof(struct pb_svc), 64);
+	pb_fake_map_define(fake, "kpr_slots", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct pb_svc_slot),
 			   64);
+	pb_fake_map_mappable(fake, "kpr_slots");
+	pb_fake_map_define(fake, "kpr_backends", BPF_MAP_TYPE_ARRAY, 4,
+			   sizeof(struct pb_svc_backend), 64);
 	pb_fake_map_mappable(fake, "kpr_backends");
 	memset(truth, 0, sizeof(truth));
 	memset(next, 0, sizeof(next));
@@ -197,13 +198,13 @@ static uint64_t should_be(unsigned s, unsigned port)
 
 static uint64_t is(unsigned s, unsigned port, bool *ret_there)
 {
-	struct kpr_key key = {.addr.v4 = htonl(0x0a600001 + s),
-			      .port = htons((uint16_t)(80 + port)),
-			      .protocol = IPPROTO_TCP,
-			      .family = 4};
-	struct kpr_service svc;
-	struct kpr_backend b;
-	struct kpr_slot slot;
+	struct pb_svc_key key = {.addr.v4 = htonl(0x0a600001 + s),
+				 .port = htons((uint16_t)(80 + port)),
+				 .protocol = IPPROTO_TCP,
+				 .family = 4};
+	struct pb_svc svc;
+	struct pb_svc_backend b;
+	struct pb_svc_slot slot;
 	uint64_t found = 0;
 
 	*ret_there = pb_fake_map_get(fake, "kpr_services", &key, &svc) == 0;
@@ -211,7 +212,7 @@ static uint64_t is(unsigned s, unsigned port, bool *ret_there)
 		uint32_t at = svc.base + i, n;
 
 		cr_assert_eq(pb_fake_map_get(fake, "kpr_slots", &at, &slot), 0);
-		cr_assert_eq(slot.pool, kpr_tie(&key, svc.tie));
+		cr_assert_eq(slot.pool, pb_svc_tie(&key, svc.tie));
 		cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &slot.backend, &b), 0);
 		cr_assert_eq(b.pool, slot.pool);
 		n = ntohl(b.addr.v4) - 0x0a000000;

@@ -44,13 +44,13 @@ static void setup_with(const char *config)
 {
 	fake = pb_fake_new(&pb_manifest_v1, &pb_plugin_v1, config, "node-a");
 	cr_assert_not_null(fake);
-	pb_fake_map_define(fake, "kpr_services", BPF_MAP_TYPE_HASH, sizeof(struct kpr_key),
-			   sizeof(struct kpr_service), SERVICES_MAX);
+	pb_fake_map_define(fake, "kpr_services", BPF_MAP_TYPE_HASH, sizeof(struct pb_svc_key),
+			   sizeof(struct pb_svc), SERVICES_MAX);
 	pb_fake_map_define(fake, "kpr_slots", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
-			   sizeof(struct kpr_slot), SLOTS_MAX);
+			   sizeof(struct pb_svc_slot), SLOTS_MAX);
 	pb_fake_map_mappable(fake, "kpr_slots");
 	pb_fake_map_define(fake, "kpr_backends", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
-			   sizeof(struct kpr_backend), BACKENDS_MAX);
+			   sizeof(struct pb_svc_backend), BACKENDS_MAX);
 	pb_fake_map_mappable(fake, "kpr_backends");
 	pb_fake_map_define(fake, "kpr_reverse", BPF_MAP_TYPE_LRU_HASH,
 			   sizeof(struct kpr_reverse_key), sizeof(struct kpr_reverse), 64);
@@ -230,9 +230,9 @@ static void synced(void)
 
 /* ---- what is in the maps ---- */
 
-static struct kpr_key key_of(const char *ip, uint16_t port, uint8_t protocol)
+static struct pb_svc_key key_of(const char *ip, uint16_t port, uint8_t protocol)
 {
-	struct kpr_key key = {.port = htons(port), .protocol = protocol};
+	struct pb_svc_key key = {.port = htons(port), .protocol = protocol};
 
 	key.family = strchr(ip, ':') ? 6 : 4;
 	inet_pton(key.family == 6 ? AF_INET6 : AF_INET, ip, &key.addr);
@@ -240,13 +240,13 @@ static struct kpr_key key_of(const char *ip, uint16_t port, uint8_t protocol)
 }
 
 /* What a program finds at position i of a frontend's pool. */
-static struct kpr_backend backend_in(const struct kpr_key *key, const struct kpr_service *svc,
-				     uint32_t i)
+static struct pb_svc_backend backend_in(const struct pb_svc_key *key, const struct pb_svc *svc,
+					uint32_t i)
 {
-	uint32_t pool = kpr_tie(key, svc->tie);
+	uint32_t pool = pb_svc_tie(key, svc->tie);
 	uint32_t at = svc->base + i;
-	struct kpr_backend b;
-	struct kpr_slot slot;
+	struct pb_svc_backend b;
+	struct pb_svc_slot slot;
 
 	cr_assert_eq(pb_fake_map_get(fake, "kpr_slots", &at, &slot), 0);
 	cr_assert_eq(slot.pool, pool, "slot of another pool");
@@ -259,17 +259,17 @@ static struct kpr_backend backend_in(const struct kpr_key *key, const struct kpr
 static const char *behind_protocol(const char *ip, uint16_t port, uint8_t protocol)
 {
 	static char text[1024];
-	struct kpr_key key = key_of(ip, port, protocol);
-	struct kpr_service svc;
+	struct pb_svc_key key = key_of(ip, port, protocol);
+	struct pb_svc svc;
 	char addr[INET6_ADDRSTRLEN];
 
 	if (pb_fake_map_get(fake, "kpr_services", &key, &svc) < 0)
 		return "absent";
 	if (svc.count == 0)
-		return svc.flags & KPR_SERVICE_FAIL_OPEN ? "open" : "refused";
+		return svc.flags & PB_SVC_FAIL_OPEN ? "open" : "refused";
 	text[0] = '\0';
 	for (uint32_t i = 0; i < svc.count; i++) {
-		struct kpr_backend b = backend_in(&key, &svc, i);
+		struct pb_svc_backend b = backend_in(&key, &svc, i);
 
 		inet_ntop(b.family == 4 ? AF_INET : AF_INET6, &b.addr, addr, sizeof(addr));
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s:%u", i ? " " : "",
@@ -288,10 +288,10 @@ static uint64_t writes(void)
 	return pb_fake_metric(fake, "map_writes");
 }
 
-static struct kpr_service entry(const char *ip, uint16_t port)
+static struct pb_svc entry(const char *ip, uint16_t port)
 {
-	struct kpr_key key = key_of(ip, port, IPPROTO_TCP);
-	struct kpr_service svc;
+	struct pb_svc_key key = key_of(ip, port, IPPROTO_TCP);
+	struct pb_svc svc;
 
 	cr_assert_eq(pb_fake_map_get(fake, "kpr_services", &key, &svc), 0);
 	return svc;
@@ -416,7 +416,7 @@ Test(kpr, K9_removing_a_port_removes_only_its_frontend)
 {
 	struct service *three = bare("web");
 	struct service *two = bare("web");
-	struct kpr_service before;
+	struct pb_svc before;
 
 	set_ip(three, "10.96.0.1");
 	set_port(three, "a", IPPROTO_TCP, 81);
@@ -671,9 +671,9 @@ Test(kpr, one_changed_backend_touches_one_service)
 
 Test(kpr, a_changed_frontend_keeps_its_id_and_a_gone_backend_stays_whole_for_a_while)
 {
-	struct kpr_service old, now;
-	struct kpr_backend b;
-	struct kpr_slot slot;
+	struct pb_svc old, now;
+	struct pb_svc_backend b;
+	struct pb_svc_slot slot;
 
 	load();
 	put(service("web", "10.96.0.1", 80));
@@ -691,7 +691,7 @@ Test(kpr, a_changed_frontend_keeps_its_id_and_a_gone_backend_stays_whole_for_a_w
 
 Test(kpr, a_pool_that_grows_leaves_its_old_range_alone)
 {
-	struct kpr_service old, now;
+	struct pb_svc old, now;
 
 	load();
 	put(service("web", "10.96.0.1", 80));
@@ -700,8 +700,8 @@ Test(kpr, a_pool_that_grows_leaves_its_old_range_alone)
 	PUBLISH("web", {"10.0.0.1", 80}, {"10.0.0.2", 80});
 	now = entry("10.96.0.1", 80);
 	cr_assert_neq(now.base, old.base);
-	cr_assert_eq(backend_in(&(struct kpr_key[]){key_of("10.96.0.1", 80, IPPROTO_TCP)}[0], &old,
-				0)
+	cr_assert_eq(backend_in(&(struct pb_svc_key[]){key_of("10.96.0.1", 80, IPPROTO_TCP)}[0],
+				&old, 0)
 			     .addr.v4,
 		     inet_addr("10.0.0.1"));
 }
@@ -855,7 +855,7 @@ Test(kpr, a_refused_write_is_retried_and_leaves_no_half_service)
 
 Test(kpr, K55_a_reload_writes_nothing)
 {
-	struct kpr_service before;
+	struct pb_svc before;
 	uint64_t n;
 
 	load();
@@ -872,8 +872,7 @@ Test(kpr, K55_a_reload_writes_nothing)
 		cr_assert_eq(writes(), 0, "by the new generation");
 	}
 	cr_assert_eq(pb_fake_map_writes(fake, "kpr_services"), n);
-	cr_assert_eq(memcmp(&before, &(struct kpr_service[]){entry("10.96.0.1", 80)},
-			    sizeof(before)),
+	cr_assert_eq(memcmp(&before, &(struct pb_svc[]){entry("10.96.0.1", 80)}, sizeof(before)),
 		     0);
 	PUBLISH("a", {"10.0.0.9", 80});
 	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.9:80");
@@ -898,8 +897,8 @@ Test(kpr, a_reload_while_something_waits_leaves_no_timer_behind)
 
 Test(kpr, K55_after_a_restart_leftovers_go_only_when_everything_is_known)
 {
-	struct kpr_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
-	struct kpr_service stale = {.id = 7, .base = 8, .count = 1, .owner = 1};
+	struct pb_svc_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
+	struct pb_svc stale = {.id = 7, .base = 8, .count = 1, .owner = 1};
 
 	load();
 	put(service("web", "10.96.0.1", 80));
@@ -919,8 +918,8 @@ Test(kpr, K55_after_a_restart_leftovers_go_only_when_everything_is_known)
 
 Test(kpr, K55_a_leftover_goes_also_when_everything_was_known_before_the_maps_were_read)
 {
-	struct kpr_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
-	struct kpr_service stale = {.id = 7, .base = 8, .count = 1, .owner = 1};
+	struct pb_svc_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
+	struct pb_svc stale = {.id = 7, .base = 8, .count = 1, .owner = 1};
 
 	load();
 	put(service("web", "10.96.0.1", 80));
@@ -935,8 +934,8 @@ Test(kpr, K55_a_leftover_goes_also_when_everything_was_known_before_the_maps_wer
 
 Test(kpr, K55_frontends_that_share_a_range_are_written_anew)
 {
-	struct kpr_key key = key_of("10.96.0.2", 80, IPPROTO_TCP);
-	struct kpr_service broken;
+	struct pb_svc_key key = key_of("10.96.0.2", 80, IPPROTO_TCP);
+	struct pb_svc broken;
 
 	load();
 	put(service("a", "10.96.0.1", 80));
@@ -956,10 +955,10 @@ Test(kpr, K55_frontends_that_share_a_range_are_written_anew)
 
 Test(kpr, a_batch_that_was_cut_short_leaves_no_backend_that_is_counted_free)
 {
-	struct kpr_key key = key_of("10.96.0.1", 80, IPPROTO_TCP);
+	struct pb_svc_key key = key_of("10.96.0.1", 80, IPPROTO_TCP);
 	struct service *two = bare("two");
 	const struct kpr *kpr;
-	struct kpr_service cut;
+	struct pb_svc cut;
 
 	load();
 	set_ip(two, "10.96.0.1");
@@ -1037,8 +1036,8 @@ Test(kpr, new_maps_are_full_before_the_programs_that_use_them_go_live)
 
 Test(kpr, maps_of_the_generation_before_are_left_alone_until_start)
 {
-	struct kpr_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
-	struct kpr_service stale = {.id = 7, .owner = 1};
+	struct pb_svc_key key = key_of("10.96.9.9", 80, IPPROTO_TCP);
+	struct pb_svc stale = {.id = 7, .owner = 1};
 
 	load();
 	synced();
@@ -1167,9 +1166,9 @@ Test(kpr, a_service_of_thousands_of_ports_is_read_without_holding_the_loop)
 	kpr_model_init(&model, &opts);
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (unsigned i = 0; i < MANY_PORTS; i++) {
-		struct kpr_key key = key_of("10.96.0.1", (uint16_t)(i + 1), IPPROTO_TCP);
+		struct pb_svc_key key = key_of("10.96.0.1", (uint16_t)(i + 1), IPPROTO_TCP);
 		struct kpr_port *port;
-		struct kpr_backend b;
+		struct pb_svc_backend b;
 		struct kpr_run run;
 		enum kpr_use use;
 		unsigned n = 0;
@@ -1346,9 +1345,9 @@ static struct kpr_pool *pool;
 
 static void store_setup(void)
 {
-	cr_assert_eq(kpr_store_init(&store, make(4 * POOL_BACKENDS * sizeof(struct kpr_slot)),
+	cr_assert_eq(kpr_store_init(&store, make(4 * POOL_BACKENDS * sizeof(struct pb_svc_slot)),
 				    4 * POOL_BACKENDS,
-				    make(POOL_BACKENDS * sizeof(struct kpr_backend)),
+				    make(POOL_BACKENDS * sizeof(struct pb_svc_backend)),
 				    POOL_BACKENDS),
 		     0);
 	pool = kpr_pool_new(&store);
@@ -1363,7 +1362,8 @@ static void store_teardown(void)
 	teardown();
 }
 
-static void update(struct kpr_backend *adds, uint32_t n_adds, uint32_t *removes, uint32_t n_removes)
+static void update(struct pb_svc_backend *adds, uint32_t n_adds, uint32_t *removes,
+		   uint32_t n_removes)
 {
 	struct kpr_update u = {.pool = pool,
 			       .add = adds,
@@ -1381,7 +1381,7 @@ TestSuite(pools, .init = store_setup, .fini = store_teardown);
 /* Pods of a node have such addresses, and a Service's maker can choose them. */
 Test(pools, addresses_that_differ_in_a_few_bits_do_not_crowd_the_index)
 {
-	struct kpr_backend *adds = make(POOL_BACKENDS * sizeof(*adds));
+	struct pb_svc_backend *adds = make(POOL_BACKENDS * sizeof(*adds));
 
 	for (unsigned shift = 0; shift <= 48; shift += 8) {
 		uint32_t run = 0, longest = 0;
@@ -1390,7 +1390,7 @@ Test(pools, addresses_that_differ_in_a_few_bits_do_not_crowd_the_index)
 		for (uint32_t i = 0; i < POOL_BACKENDS; i++) {
 			uint64_t low = (uint64_t)i << shift;
 
-			adds[i] = (struct kpr_backend){.port = htons(80), .family = 6};
+			adds[i] = (struct pb_svc_backend){.port = htons(80), .family = 6};
 			memcpy((char *)&adds[i].addr + 8, &low, sizeof(low));
 			all[i] = i;
 		}
@@ -1410,7 +1410,7 @@ Test(pools, addresses_that_differ_in_a_few_bits_do_not_crowd_the_index)
 
 Test(pools, the_grace_period_begins_when_the_frontends_are_written_and_not_before)
 {
-	struct kpr_backend adds[2] = {{.addr.v4 = 1, .family = 4}, {.addr.v4 = 2, .family = 4}};
+	struct pb_svc_backend adds[2] = {{.addr.v4 = 1, .family = 4}, {.addr.v4 = 2, .family = 4}};
 	const uint64_t grace_ns = KPR_GRACE_MS * 1000000ULL;
 	uint32_t second = 1;
 

@@ -15,7 +15,7 @@
 
 /* ABI of the SDK. A plugin loads when major is equal and its minor is not above the host's. */
 #define PB_ABI_MAJOR 1
-#define PB_ABI_MINOR 1
+#define PB_ABI_MINOR 2
 
 /*
  * The places in the kernel where a chain runs. The four tc hooks are seen from the node: pod
@@ -74,10 +74,32 @@ enum pb_reason {
 	PB_REASON_INVALID_REDIRECT = 2,
 	PB_REASON_POLICY_DENIED = 133,
 	PB_REASON_INVALID_PACKET = 134,
+	PB_REASON_INVALID_HEADER = 135,	  /* no room for what has to go into a header */
+	PB_REASON_FRAG_NEEDED = 136,	  /* larger than the MTU with what was added; answered */
 	PB_REASON_MISSED_TAIL_CALL = 140, /* a chain with a hole: always a bug of the core */
+	PB_REASON_WRITE_ERROR = 141,	  /* the kernel refused to change the packet */
+	PB_REASON_CT_FULL = 155,	  /* no conntrack entry could be made */
+	PB_REASON_EXT_HEADER = 156,	  /* an IPv6 header chain that can't be followed */
+	PB_REASON_FRAGMENT = 157,	  /* fragments where they can't be handled */
 	PB_REASON_NO_SERVICE = 158,	  /* a frontend without a usable backend */
+	PB_REASON_UNKNOWN_FLOW = 163,	  /* an answer to a flow that is no longer known */
+	PB_REASON_NAT_NO_PORT = 167,	  /* no source port is free */
+	PB_REASON_NAT_PROTOCOL = 168,	  /* a protocol or ICMP message that isn't translated */
+	PB_REASON_NO_FIB = 169,		  /* no route or no neighbour */
+	PB_REASON_CLUSTER_IP = 174,	  /* a ClusterIP asked for from outside */
+	PB_REASON_FRAG_UNKNOWN = 175,	  /* a later fragment whose first one wasn't seen */
+	PB_REASON_SOURCE_RANGE = 177,	  /* not in loadBalancerSourceRanges */
+	PB_REASON_DSR_PROTOCOL = 193,	  /* not TCP or UDP */
+	PB_REASON_TTL_EXCEEDED = 196,
 	PB_REASON_COUNT = 256,
 };
+
+/*
+ * Bits of skb->mark that Patchbay's programs set on packets that they send on; other bits are left
+ * as they are. The kernel clears the mark when a packet enters another network namespace.
+ */
+#define PB_MARK_MASK 0x0f00
+#define PB_MARK_TRANSLATED 0x0400 /* addresses are final: chains further on don't translate */
 
 /* An address of either family. IPv4 fills v4 and leaves the rest zero. */
 union pb_addr {

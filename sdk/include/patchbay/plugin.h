@@ -185,6 +185,14 @@ enum pb_log_level {
 #define PB_MAP_EPHEMERAL (1U << 0)
 /* May be opened by other plugins by the name "PLUGIN/MAP". */
 #define PB_MAP_SHARED (1U << 1)
+/*
+ * Since 1.2. Another plugin's shared map, for this object's programs: opts.name is the map's name
+ * in this object, PLUGIN__MAP with two underscores (dashes of PLUGIN as underscores). Key and value
+ * are compared member by member as with a pinned map; schema must be that of the owner's map. The
+ * owner must be loaded (name it in the manifest's `requires`); when it is reloaded with another map
+ * the chains of both are built anew. Such a plugin writes only where the map's header allows it.
+ */
+#define PB_MAP_BORROWED (1U << 2)
 
 /* How the host treats one map of a BPF object. */
 struct pb_map_opts {
@@ -537,6 +545,24 @@ struct pb_host {
 	 */
 	int (*cidr_hold)(struct pb_ctx *ctx, const struct pb_cidr *cidr, uint32_t *ret_identity);
 	int (*cidr_release)(struct pb_ctx *ctx, const struct pb_cidr *cidr);
+
+	/* ---- since ABI 1.2 ---- */
+
+	/*
+	 * Keeps a duplicate of a file descriptor, for example of a listening socket, under a name
+	 * of this plugin, so that a later generation goes on with it and no connection that waits
+	 * in it is lost. It is closed when fd_drop() is called, when the plugin is unloaded or when
+	 * the agent ends. Keeping another one under the same name replaces it. From start() on.
+	 * -EINVAL: no name. -EMFILE: 1024 are kept, or the process has no more.
+	 */
+	int (*fd_keep)(struct pb_ctx *ctx, const char *name, int fd);
+	/*
+	 * *ret_fd is a new duplicate of what is kept; the caller closes it. Any callback.
+	 * -ENOENT: nothing is kept under that name.
+	 */
+	int (*fd_kept)(struct pb_ctx *ctx, const char *name, int *ret_fd);
+	/* Closes what is kept. From start() on. -ENOENT: nothing is kept under that name. */
+	int (*fd_drop)(struct pb_ctx *ctx, const char *name);
 };
 
 #ifndef __cplusplus
@@ -551,6 +577,10 @@ _Static_assert(sizeof(void *) != 8 || (offsetof(struct pb_host, kube_watch_open)
 				       offsetof(struct pb_host, cidr_hold) == 296 &&
 				       offsetof(struct pb_host, cidr_release) == 304),
 	       "struct pb_host of ABI 1.1");
+_Static_assert(sizeof(void *) != 8 || (offsetof(struct pb_host, fd_keep) == 312 &&
+				       offsetof(struct pb_host, fd_kept) == 320 &&
+				       offsetof(struct pb_host, fd_drop) == 328),
+	       "struct pb_host of ABI 1.2");
 _Static_assert(sizeof(void *) != 8 || offsetof(struct pb_kube_event, api_version) == 32,
 	       "struct pb_kube_event grows at its end only");
 #endif
