@@ -8,6 +8,7 @@
  */
 #include <pb_core.h>
 #include <pb_parse.h>
+#include <patchbay/ct.h>
 
 PB_GATE(pb_gate_tc, PB_HOOK_TC_COUNT *PB_GATE_PLACES);
 PB_GATE(pb_gate_connect4, PB_GATE_PLACES);
