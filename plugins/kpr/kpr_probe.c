@@ -41,57 +41,6 @@ struct program {
 	struct bpf_insn insns[INSNS_MAX];
 };
 
-static const struct kpr_feature_info infos[KPR_FEATURE_COUNT] = {
-	[KPR_FEATURE_CONNECT] = {"socket-connect",
-				 "cgroup hooks connect4/6 and sendmsg4/6 (Linux 4.18, "
-				 "CONFIG_CGROUP_BPF)",
-				 "sockets of this node reach no Service", true},
-	[KPR_FEATURE_RECVMSG] = {"socket-recvmsg", "cgroup hooks recvmsg4/6 (Linux 5.2)",
-				 "UDP answers don't come from the Service's address", true},
-	[KPR_FEATURE_GETPEERNAME] = {"socket-getpeername",
-				     "cgroup hooks getpeername4/6 (Linux 5.8)",
-				     "getpeername() shows the backend", false},
-	[KPR_FEATURE_BIND] = {"socket-bind", "cgroup hooks bind4/6 (Linux 4.17)",
-			      "NodePorts can be bound by processes of the host", false},
-	[KPR_FEATURE_SOCK_RELEASE] =
-		{"socket-release", "cgroup hook sock_release (Linux 5.9)",
-		 "what a socket left in the reverse map stays until it is full", false},
-	[KPR_FEATURE_SET_RETVAL] = {"set-retval", "helper bpf_set_retval (Linux 5.18)",
-				    "no call can be refused with an errno", true},
-	[KPR_FEATURE_NETNS_COOKIE] = {"netns-cookie",
-				      "helper bpf_get_netns_cookie in socket hooks (Linux 5.7)",
-				      "no NodePort at 127.0.0.1, no bind protection, and all local "
-				      "clients share one session affinity",
-				      false},
-	[KPR_FEATURE_LRU] = {"lru-maps", "LRU hash maps (Linux 4.10)",
-			     "no connection is remembered", true},
-	[KPR_FEATURE_LPM] = {"lpm-maps", "LPM trie maps (Linux 4.11)",
-			     "no loadBalancerSourceRanges can be kept", true},
-	[KPR_FEATURE_MAP_MEMORY] = {"map-memory", "arrays that can be mapped (Linux 5.5)",
-				    "backends can't be written", true},
-	[KPR_FEATURE_BATCH] = {"batch-maps", "batch updates of maps (Linux 5.6)",
-			       "frontends are written one by one, which takes longer", false},
-	[KPR_FEATURE_FIB_LOOKUP] = {"fib-lookup", "helper bpf_fib_lookup (Linux 4.18)",
-				    "no NodePort, externalIP or LoadBalancer for packets from "
-				    "outside",
-				    false},
-	[KPR_FEATURE_REDIRECT_NEIGH] = {"redirect-neigh", "helper bpf_redirect_neigh (Linux 5.10)",
-					"no NodePort, externalIP or LoadBalancer for packets from "
-					"outside",
-					false},
-	[KPR_FEATURE_DIAG_DESTROY] = {"udp-destroy",
-				      "SOCK_DESTROY of sockets (CONFIG_INET_DIAG_DESTROY, "
-				      "CONFIG_INET_UDP_DIAG)",
-				      "connected UDP sockets stay with a backend that is gone",
-				      false},
-	[KPR_FEATURE_IPV6] = {"ipv6", "IPv6 sockets (ipv6.disable=0)", "no IPv6 frontend", false},
-};
-
-const struct kpr_feature_info *kpr_feature_info(enum kpr_feature feature)
-{
-	return &infos[feature];
-}
-
 static int sys_bpf(int cmd, union bpf_attr *attr)
 {
 	long rc = syscall(__NR_bpf, cmd, attr, sizeof(*attr));

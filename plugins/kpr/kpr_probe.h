@@ -3,8 +3,8 @@
  * What the kernel can do of what the plugin needs, found out by trying: by system calls of this
  * process, without any tool, in a few milliseconds.
  *
- * Owns the list of features and what goes without each. Leaves nothing behind: programs, maps and
- * sockets are closed at once, nothing is attached. Never decides what to do about what is missing.
+ * Owns how each feature is tried. Leaves nothing behind: programs, maps and sockets are closed at
+ * once, nothing is attached. Never decides what to do about what is missing: kpr_mode.h does.
  */
 #ifndef KPR_PROBE_H
 #define KPR_PROBE_H
@@ -32,13 +32,6 @@ enum kpr_feature {
 	KPR_FEATURE_COUNT = 15,
 };
 
-struct kpr_feature_info {
-	const char *name;    /* one word, as `service status` shows it */
-	const char *needs;   /* what the kernel must have */
-	const char *without; /* what doesn't work without it */
-	bool required;	     /* nothing works without it, whatever the mode */
-};
-
 /* What was found out. */
 struct kpr_probe {
 	uint32_t missing; /* a bit per enum kpr_feature */
@@ -46,12 +39,6 @@ struct kpr_probe {
 		unknown; /* not allowed to ask: taken for present, loading the programs will tell */
 	char kernel[65]; /* as uname -r says */
 };
-
-const struct kpr_feature_info *kpr_feature_info(enum kpr_feature feature);
-static inline bool kpr_probe_has(const struct kpr_probe *probe, enum kpr_feature feature)
-{
-	return !(probe->missing >> feature & 1);
-}
 
 void kpr_probe_run(struct kpr_probe *ret_probe);
 
