@@ -46,9 +46,6 @@ for name in web one-a one-b tftp; do
 	then_ok "Service $name is programmed" everywhere "$name"
 done
 
-# all_of WORDS EXPECTED: each of the words is the expected one.
-all_are() { [ -n "$1" ] && [ "$(tr ' ' '\n' <<<"$1" | sort -u)" = "$2" ]; }
-
 begin C1_cluster_ip_same_node_and_other_node
 for place in $places; do
 	for proto in tcp udp udpc; do
@@ -100,7 +97,7 @@ begin C6_node_port_in_the_cluster
 for place in $places; do
 	for at in $here $there ::ffff:$here ::ffff:$there 203.0.113.1 203.0.113.2; do
 		for proto in tcp udp; do
-			then_is "$proto from $place to $at" "$(who_of "$place" 40 $proto $at 30080)" "web-a web-b"
+			then_is "$proto from $place to $at" "$(who_of "$place" 40 $proto "$at" 30080)" "web-a web-b"
 		done
 	done
 	for at in fd00:50::1 fd00:50::2; do
@@ -128,8 +125,9 @@ else
 	then_is "from the other node's pod" "$(tftp client-b $here 30069 --local-port 30080)" web-a
 	then_is "straight to the pod" "$(tftp client-b "$(pod_ip4 web-a)" 69 --local-port 30080)" web-a
 fi
+ip -n outside route add 10.244.1.0/24 via $here
 then_is "UDP from outside, straight to a pod" \
-	"$(ip -n outside route add 10.244.1.0/24 via $here; ask outside --source-port 30080 udp "$(pod_ip4 web-a)" 8080)" web-a
+	"$(ask outside --source-port 30080 udp "$(pod_ip4 web-a)" 8080)" web-a
 
 begin C12_two_node_ports_one_backend_one_source_port
 service twin NodePort 10.96.2.4 "$(both twin 80 30083)"
@@ -155,14 +153,21 @@ begin K22_node_address_and_service_port
 then_is "is refused" "$(ask client-b tcp $here 80)" refused
 
 begin K8_type_changes_to_cluster_ip
+spawn_in web-a "$PB_TOOLS/echo" 7007
+service kept NodePort 10.96.2.7 '[{name: echo, protocol: TCP, port: 7, nodePort: 30087}]'
+slice kept kept IPv4 '[{name: echo, protocol: TCP, port: 7007}]' "$(pod_ep web-a)"
+then_ok "it is programmed" everywhere kept
 given "a connection through the ClusterIP"
-run_in client-a "$PB_TOOLS/load" --seconds 30 --rate 50 rr $vip 80 >"$PB_TMP/kept" 2>/dev/null &
-kept=$!
-service web ClusterIP "$vip $vip6" "$(both web 80)" "$both_families"
-then_within "the node's port is refused" 10 "[ \"\$(ask client-b tcp $here 30080)\" = refused ]"
-then_is "it can be bound at once" "$(ask node-a --from 127.0.0.1 --source-port 30080 tcp 127.0.0.1 9)" refused
-then_is "the ClusterIP works" "$(who_of client-a 40 tcp $vip 80)" "web-a web-b"
+spawn_in client-b "$PB_TOOLS/load" --seconds 60 --rate 100 rr 10.96.2.7 7 >"$PB_TMP/kept"
+kept=$spawned
+then_is "and one to the node's port" \
+	"$(run_in client-b "$PB_TOOLS/load" --count 5 --seconds 5 rr $there 30087 | jq .answered)" 5
+service kept ClusterIP 10.96.2.7 '[{name: echo, protocol: TCP, port: 7}]'
+then_within "the node's port is refused" 10 "[ \"\$(ask client-b tcp $here 30087)\" = refused ]"
+then_is "it can be bound at once" "$(ask node-a --from 127.0.0.1 --source-port 30087 tcp 127.0.0.1 9)" refused
 end_pid $kept
+then_is "the connection has lost nothing" \
+	"$(jq 'if .answered > 20 then .failed + .lost + .wrong else "too little traffic" end' "$PB_TMP/kept")" 0
 services_debug
 services_end
 done_testing

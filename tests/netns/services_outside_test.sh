@@ -27,7 +27,7 @@ external=192.0.2.13
 
 cluster_add web-a@node-a web-b@node-b client-a@node-a client-b@node-b
 for address in $lb $lb_local $lb_ranges $external; do
-	route_outside $address node-a
+	route_outside "$address" node-a
 done
 ip -n outside route add 10.96.0.0/16 via $here
 [ -n "$no_tftp" ] || tftp_serve web-b
@@ -86,7 +86,7 @@ node_ports() {
 	begin "C6_node_port_from_outside_$1"
 	for proto in tcp udp udpc; do
 		for at in $here $there 203.0.113.1 203.0.113.2 fd00:50::1 fd00:50::2; do
-			then_is "$proto to $at" "$(who_of outside 40 $proto $at 30180)" "web-a web-b"
+			then_is "$proto to $at" "$(who_of outside 40 $proto "$at" 30180)" "web-a web-b"
 		done
 	done
 	if [ -n "$no_tftp" ]; then
@@ -102,7 +102,7 @@ fragments() {
 	begin "C17_fragments_$1"
 	for at in $here $there; do
 		then_is "5120 bytes to a remote and a local backend, $at" \
-			"$(who_of outside 20 --size 5120 udp $at 30180)" "web-a web-b"
+			"$(who_of outside 20 --size 5120 udp "$at" 30180)" "web-a web-b"
 	done
 }
 
@@ -182,7 +182,7 @@ same_backend() {
 	local port out
 
 	for port in {41001..41020}; do
-		echo "$(ask outside --source-port "$port" "$1" $here 30180) $(ask outside --source-port "$port" "$1" $there 30180)"
+		echo "$(ask outside --source-port "$port" "$1" "$here" 30180) $(ask outside --source-port "$port" "$1" "$there" 30180)"
 	done >"$PB_TMP/pairs"
 	out=$(awk '$1 != $2 || NF != 2' "$PB_TMP/pairs")
 	[ -z "$out" ] || { echo "$out"; return 1; }
