@@ -202,7 +202,7 @@ static int host_bpf_object(struct pb_ctx *ctx, const struct pb_bpf_object *opts)
 	if (object_find(gen, opts->name))
 		return host_fail(ctx, -EEXIST, "BPF object %s: registered twice", opts->name);
 	for (uint32_t i = 0; i < opts->n_maps; i++)
-		if (opts->maps[i].flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED))
+		if (opts->maps[i].flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED | PB_MAP_BORROWED))
 			return host_fail(ctx, -EINVAL, "BPF object %s: map %s: unknown flags",
 					 opts->name, opts->maps[i].name);
 	err = object_copy(opts, &object);
