@@ -37,6 +37,9 @@ static const char *const fault_names[] = {
 	"kube_watch_open",
 	"map_memory",
 	"cidr_hold",
+	"fd_keep",
+	"fd_kept",
+	"fd_drop",
 };
 
 int pb_fake_fail(struct pb_fake *fake, const char *function, uint32_t skip, int err)
@@ -548,4 +551,7 @@ const struct pb_host fake_host = {
 	.map_memory = fake_host_map_memory,
 	.cidr_hold = fake_host_cidr_hold,
 	.cidr_release = fake_host_cidr_release,
+	.fd_keep = fake_host_fd_keep,
+	.fd_kept = fake_host_fd_kept,
+	.fd_drop = fake_host_fd_drop,
 };
