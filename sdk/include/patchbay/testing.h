@@ -200,6 +200,8 @@ int pb_fake_fd(struct pb_fake *fake, int fd, uint32_t events);
  * were told.
  */
 int pb_fake_poll(struct pb_fake *fake, int timeout_ms);
+/* How many file descriptors host->fd_keep() keeps; unloading closes them. */
+uint32_t pb_fake_kept(const struct pb_fake *fake);
 /* Hands a ring event to its subscribers; returns how many there were. */
 int pb_fake_event(struct pb_fake *fake, const struct pb_event *event);
 
