@@ -4,11 +4,11 @@
  * connect() and sendmsg(), and the other way round at recvmsg() and getpeername(). No packet is
  * touched.
  *
- * Owns no state but the four maps of kpr_abi.h. A call that names no frontend passes unchanged.
+ * Owns no state but map kpr_reverse. A call that names no frontend passes unchanged.
  */
 #include <patchbay/bpf.h>
 
-#include "kpr_abi.h"
+#include "kpr_bpf_maps.h"
 
 #define AF_INET_PROTO_TCP 6
 #define AF_INET_PROTO_UDP 17
@@ -17,31 +17,6 @@
 
 #define ECONNREFUSED 111
 #define ENOMEM 12
-
-/* Kept small by the agent's configuration; the numbers here are the defaults. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct pb_svc_key);
-	__type(value, struct pb_svc);
-} kpr_services SEC(".maps");
-
-/* Mapped into the agent, which writes both arrays by stores. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 524288);
-	__type(key, __u32);
-	__type(value, struct pb_svc_slot);
-} kpr_slots SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 262144);
-	__type(key, __u32);
-	__type(value, struct pb_svc_backend);
-} kpr_backends SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

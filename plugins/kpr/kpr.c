@@ -2,35 +2,20 @@
 /*
  * Plugin kpr: Services without kube-proxy.
  *
- * Owns the plugin's life: what it declares to the agent, and that one generation at a time writes
- * the maps: the live one; and before start() one whose maps are new, so that they are full when
- * its programs begin to use them. The rules are in kpr_model.c, the writing in kpr_maps.c, the
- * translation in kpr.bpf.c. No state is saved: maps stay pinned, the rest is replayed.
+ * Owns the plugin's life: what it declares to the agent (the datapath: kpr_datapath.c), and that
+ * one generation at a time writes the maps: the live one; and before start() one whose maps are
+ * new, so that they are full when its programs begin to use them. The rules are in kpr_model.c, the
+ * writing in kpr_maps.c, the translation in kpr.bpf.c. No state is saved: maps stay pinned, the
+ * rest is replayed.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kpr.h"
-#include <plugins/kpr/kpr.skel.h>
 
 /* How long one turn of writing may keep the loop. */
 #define TURN_NS 1000000ULL
-/* 2: struct pb_svc_key has a scope. */
-#define REVERSE_SCHEMA 2
-/* Slots per backend: a pool's range is a power of two, and twice there while it moves. */
-#define SLOTS_PER_BACKEND 2
-
-static const struct {
-	uint32_t hook;
-	const char *program;
-} hooks[] = {
-	{PB_HOOK_CONNECT4, "kpr_connect4"},	    {PB_HOOK_CONNECT6, "kpr_connect6"},
-	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},	    {PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
-	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},	    {PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
-	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"}, {PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
-};
-
 static void report(struct pb_ctx *ctx)
 {
 	const struct pb_host *h = ctx->host;
@@ -164,52 +149,6 @@ static void on_backends(struct pb_ctx *ctx, void *arg, const struct pb_record *r
 
 /* ---- life ---- */
 
-static int declare_datapath(struct pb_ctx *ctx)
-{
-	const struct pb_host *h = ctx->host;
-	struct kpr *kpr = ctx->self;
-	struct pb_map_opts maps[] = {
-		{.size = sizeof(maps[0]),
-		 .schema = PB_SVC_SCHEMA,
-		 .max_entries = kpr->config.services_max,
-		 .name = "kpr_services"},
-		{.size = sizeof(maps[0]),
-		 .schema = PB_SVC_SCHEMA,
-		 .max_entries = SLOTS_PER_BACKEND * kpr->config.backends_max,
-		 .name = "kpr_slots"},
-		{.size = sizeof(maps[0]),
-		 .schema = PB_SVC_SCHEMA,
-		 .max_entries = kpr->config.backends_max,
-		 .name = "kpr_backends"},
-		{.size = sizeof(maps[0]), .schema = REVERSE_SCHEMA, .name = "kpr_reverse"},
-	};
-	struct pb_bpf_object object = {.size = sizeof(object),
-				       .name = "kpr",
-				       .maps = maps,
-				       .n_maps = sizeof(maps) / sizeof(maps[0])};
-	int rc;
-
-	object.elf = kpr_bpf__elf_bytes(&object.elf_len);
-	rc = h->bpf_object(ctx, &object);
-	for (size_t i = 0; rc == 0 && i < sizeof(hooks) / sizeof(hooks[0]); i++) {
-		struct pb_slot slot = {.size = sizeof(slot),
-				       .hook = hooks[i].hook,
-				       .band = PB_BAND_SERVICE,
-				       .name = "kpr",
-				       .object = "kpr",
-				       .program = hooks[i].program};
-
-		rc = h->slot(ctx, &slot);
-	}
-	if (rc == 0)
-		rc = h->map(ctx, "kpr_services", &kpr->map_services);
-	if (rc == 0)
-		rc = h->map(ctx, "kpr_slots", &kpr->map_slots);
-	if (rc == 0)
-		rc = h->map(ctx, "kpr_backends", &kpr->map_backends);
-	return rc;
-}
-
 static int declare_metrics(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
@@ -251,7 +190,7 @@ static int declare(struct pb_ctx *ctx)
 				  .usage = "NAMESPACE/NAME",
 				  .help = "backends of one Service",
 				  .fn = kpr_report_service};
-	int rc = declare_datapath(ctx);
+	int rc = kpr_datapath_declare(ctx);
 
 	if (rc == 0)
 		rc = declare_metrics(ctx);

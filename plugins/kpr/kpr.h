@@ -44,6 +44,20 @@ struct kpr {
 int kpr_config_parse(struct pb_ctx *ctx, struct kpr_config *ret_config);
 void kpr_config_free(struct kpr_config *config);
 
+/* One BPF object of the plugin. */
+struct kpr_object {
+	const char *name;
+	const void *elf;
+	size_t elf_len;
+	const struct pb_map_opts *maps; /* of those that only this object has */
+	uint32_t n_maps;
+};
+
+/* In prepare(). The object includes kpr_bpf_maps.h. */
+int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object);
+/* All objects, slots and map handles. */
+int kpr_datapath_declare(struct pb_ctx *ctx);
+
 /* `service list [NAMESPACE]`. */
 int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
 			struct pb_buf *out);

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the plugin declares of its datapath: BPF objects, their maps and slots.
+ *
+ * Owns the options of the maps that several objects have in common: all objects must name the same
+ * schema, flags and size, or they would get maps of their own.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "kpr.h"
+#include <plugins/kpr/kpr.skel.h>
+
+/* 2: struct pb_svc_key has a scope. */
+#define REVERSE_SCHEMA 2
+/* Slots per backend: a pool's range is a power of two, and twice there while it moves. */
+#define SLOTS_PER_BACKEND 2
+#define MAPS_MAX 16
+
+static const struct {
+	uint32_t hook;
+	const char *program;
+} hooks[] = {
+	{PB_HOOK_CONNECT4, "kpr_connect4"},	    {PB_HOOK_CONNECT6, "kpr_connect6"},
+	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},	    {PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
+	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},	    {PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
+	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"}, {PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
+};
+
+int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object)
+{
+	const struct kpr *kpr = ctx->self;
+	const struct pb_map_opts shared[] = {
+		{.name = "kpr_services", .max_entries = kpr->config.services_max},
+		{.name = "kpr_slots", .max_entries = SLOTS_PER_BACKEND * kpr->config.backends_max},
+		{.name = "kpr_backends", .max_entries = kpr->config.backends_max},
+		{.name = "kpr_maglev"},
+		{.name = "kpr_settings"},
+		{.name = "kpr_ranges4"},
+		{.name = "kpr_ranges6"},
+		{.name = "kpr_flow"},
+	};
+	struct pb_map_opts maps[MAPS_MAX];
+	uint32_t n = 0;
+	struct pb_bpf_object opts = {.size = sizeof(opts),
+				     .name = object->name,
+				     .elf = object->elf,
+				     .elf_len = object->elf_len,
+				     .maps = maps};
+
+	for (size_t i = 0; i < sizeof(shared) / sizeof(shared[0]); i++) {
+		maps[n] = shared[i];
+		maps[n].size = sizeof(maps[n]);
+		maps[n].schema = PB_SVC_SCHEMA;
+		maps[n++].flags = PB_MAP_SHARED;
+	}
+	for (uint32_t i = 0; i < object->n_maps && n < MAPS_MAX; i++)
+		maps[n++] = object->maps[i];
+	opts.n_maps = n;
+	return ctx->host->bpf_object(ctx, &opts);
+}
+
+static int declare_sockets(struct pb_ctx *ctx)
+{
+	const struct pb_map_opts reverse = {.size = sizeof(reverse),
+					    .schema = REVERSE_SCHEMA,
+					    .name = "kpr_reverse"};
+	struct kpr_object object = {.name = "kpr", .maps = &reverse, .n_maps = 1};
+	int rc;
+
+	object.elf = kpr_bpf__elf_bytes(&object.elf_len);
+	rc = kpr_declare_object(ctx, &object);
+	for (size_t i = 0; rc == 0 && i < sizeof(hooks) / sizeof(hooks[0]); i++) {
+		struct pb_slot slot = {.size = sizeof(slot),
+				       .hook = hooks[i].hook,
+				       .band = PB_BAND_SERVICE,
+				       .name = "kpr",
+				       .object = "kpr",
+				       .program = hooks[i].program};
+
+		rc = ctx->host->slot(ctx, &slot);
+	}
+	return rc;
+}
+
+int kpr_datapath_declare(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+	const struct {
+		const char *name;
+		struct pb_map **map;
+	} maps[] = {
+		{"kpr_services", &kpr->map_services},
+		{"kpr_slots", &kpr->map_slots},
+		{"kpr_backends", &kpr->map_backends},
+	};
+	int rc = declare_sockets(ctx);
+
+	for (size_t i = 0; rc == 0 && i < sizeof(maps) / sizeof(maps[0]); i++)
+		rc = ctx->host->map(ctx, maps[i].name, maps[i].map);
+	return rc;
+}
