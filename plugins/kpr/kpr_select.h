@@ -186,7 +186,6 @@ PB_INLINE enum kpr_outcome kpr_choose(const struct pb_svc_key *key, const struct
 {
 	__u32 mask = pb_svc_tie(key, 0);
 
-#pragma unroll
 	for (int i = 0; i < 3; i++) {
 		__u32 count, tie;
 

@@ -263,10 +263,12 @@ PB_INLINE __u32 pb_nat_tuple(const struct pb_ct_key *key, struct bpf_sock_tuple 
 PB_FUNCTION int pb_nat_socket_tcp(struct __sk_buff *ctx, const struct pb_ct_key *key)
 {
 	struct bpf_sock_tuple tuple;
-	__u32 size = pb_nat_tuple(key, &tuple);
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sk;
 	int listens;
 
+	if (!key)
+		return PB_NAT_SOCKET_NONE;
+	sk = bpf_skc_lookup_tcp(ctx, &tuple, pb_nat_tuple(key, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return PB_NAT_SOCKET_NONE;
 	listens = sk->state == PB_NAT_TCP_LISTEN;
@@ -277,10 +279,12 @@ PB_FUNCTION int pb_nat_socket_tcp(struct __sk_buff *ctx, const struct pb_ct_key 
 PB_FUNCTION int pb_nat_socket_udp(struct __sk_buff *ctx, const struct pb_ct_key *key)
 {
 	struct bpf_sock_tuple tuple;
-	__u32 size = pb_nat_tuple(key, &tuple);
-	struct bpf_sock *sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sk;
 	int connected;
 
+	if (!key)
+		return PB_NAT_SOCKET_NONE;
+	sk = bpf_sk_lookup_udp(ctx, &tuple, pb_nat_tuple(key, &tuple), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return PB_NAT_SOCKET_NONE;
 	connected = sk->state == PB_NAT_TCP_ESTABLISHED;
