@@ -18,6 +18,7 @@
 #include <bpf/entry.skel.h>
 #include <bpf/exit.skel.h>
 #include <plugins/dsr/dsr.skel.h>
+#include <plugins/kpr/kpr_ns.skel.h>
 
 #define GATE_PLACES 2 /* of a hook, see bpf/include/pb_core.h */
 #define SLOTS 32
@@ -46,6 +47,8 @@ int node_devices(void)
 		"ip route add 10.244.0.0/16 via 172.18.0.3",
 		"ip -6 route add fd00:244::/32 via fd00:18::3",
 		"ip route add unreachable 203.0.113.0/24",
+		"ip route add 192.0.2.0/24 via 172.18.0.3",
+		"ip -6 route add 2001:db8::/64 via fd00:18::3",
 		"ip neigh add 172.18.0.3 lladdr 02:00:00:00:00:03 dev up0",
 		"ip -6 neigh add fd00:18::3 lladdr 02:00:00:00:00:03 dev up0",
 	};
@@ -151,7 +154,7 @@ static int keep_maps(struct node *n, struct bpf_object *obj)
 		if (n->n_maps == NODE_MAPS)
 			return -ENOSPC;
 		snprintf(n->maps[n->n_maps].name, sizeof(n->maps[0].name), "%s", name);
-		n->maps[n->n_maps++].fd = bpf_map__fd(map);
+		n->maps[n->n_maps++].fd = dup(bpf_map__fd(map));
 	}
 	return 0;
 }
@@ -197,6 +200,14 @@ static int load(struct node *n, const void *elf, size_t len, const struct place 
 	return rc < 0 ? rc : bpf_program__fd(prog);
 }
 
+static const void *elf_of(const char *program, size_t *ret_len)
+{
+	if (strncmp(program, "dsr_", 4) == 0)
+		return dsr_bpf__elf_bytes(ret_len);
+	return strncmp(program, "kpr_", 4) == 0 ? kpr_ns_bpf__elf_bytes(ret_len)
+						: exit_bpf__elf_bytes(ret_len);
+}
+
 static int chain(struct node *n, uint32_t hook, const char *entry, const char *const *programs)
 {
 	struct place p = {.hook = hook, .program = entry, .chain_fd = -1};
@@ -214,7 +225,7 @@ static int chain(struct node *n, uint32_t hook, const char *entry, const char *c
 		p.end++;
 	for (p.slot = 0; fd >= 0 && p.slot <= p.end; p.slot++) {
 		p.program = p.slot < p.end ? programs[p.slot] : "pb_exit_tc";
-		elf = p.slot < p.end ? dsr_bpf__elf_bytes(&len) : exit_bpf__elf_bytes(&len);
+		elf = elf_of(p.program, &len);
 		fd = load(n, elf, len, &p);
 		if (fd >= 0 && bpf_map_update_elem(p.chain_fd, &p.slot, &fd, 0) < 0)
 			fd = -errno;
@@ -227,10 +238,35 @@ static int chain(struct node *n, uint32_t hook, const char *entry, const char *c
 	return fd < 0 ? fd : 0;
 }
 
+static void close_objects(struct node *n)
+{
+	while (n->n_objects > 0)
+		bpf_object__close(n->objects[--n->n_objects]);
+}
+
+int node_rechain(struct node *n, const struct node_config *config)
+{
+	static const char *const dev[][5] = {
+		{"dsr_in", "dsr_out", NULL},
+		{"dsr_in", "kpr_dev_ingress", "dsr_out", "kpr_nat_dev_ingress", NULL},
+		{"kpr_dev_ingress", "kpr_nat_dev_ingress", NULL},
+	};
+	static const char *const pod[][5] = {
+		{"dsr_answer", NULL},
+		{"kpr_pod_egress", "dsr_answer", "kpr_nat_pod_egress", NULL},
+		{"kpr_pod_egress", "kpr_nat_pod_egress", NULL},
+	};
+	int which = config->no_dsr ? 2 : config->with_kpr;
+	int rc;
+
+	close_objects(n);
+	n->config = *config;
+	rc = chain(n, PB_HOOK_DEV_INGRESS, "pb_dev_ingress", dev[which]);
+	return rc < 0 ? rc : chain(n, PB_HOOK_POD_EGRESS, "pb_pod_egress", pod[which]);
+}
+
 int node_open(struct node *n, const struct node_config *config)
 {
-	static const char *const in[] = {"dsr_in", "dsr_out", NULL};
-	static const char *const out[] = {"dsr_answer", NULL};
 	const struct pb_ct_settings times = {60, 21600, 10, 60};
 	struct pb_svc_settings settings = {.flags = PB_SVC_SET_NODE_PORT,
 					   .snat_min = 32768,
@@ -239,10 +275,7 @@ int node_open(struct node *n, const struct node_config *config)
 	int rc;
 
 	memset(n, 0, sizeof(*n));
-	n->config = *config;
-	rc = chain(n, PB_HOOK_DEV_INGRESS, "pb_dev_ingress", in);
-	if (rc == 0)
-		rc = chain(n, PB_HOOK_POD_EGRESS, "pb_pod_egress", out);
+	rc = node_rechain(n, config);
 	if (rc < 0)
 		return rc;
 	inet_pton(AF_INET, "172.18.0.2", &settings.node4);
@@ -255,9 +288,9 @@ int node_open(struct node *n, const struct node_config *config)
 
 void node_close(struct node *n)
 {
-	while (n->n_objects > 0)
-		bpf_object__close(n->objects[--n->n_objects]);
-	n->n_maps = 0;
+	close_objects(n);
+	while (n->n_maps > 0)
+		close(n->maps[--n->n_maps].fd);
 }
 
 /* ---- maps ---- */

@@ -27,6 +27,8 @@ struct node_config {
 	uint32_t dispatch;
 	bool keep_option;
 	bool any_address;
+	bool with_kpr; /* kpr's programs for packets around those of dsr */
+	bool no_dsr;
 };
 
 struct node {
@@ -46,6 +48,8 @@ int node_devices(void);
 uint32_t node_uplink(void);
 
 int node_open(struct node *n, const struct node_config *config);
+/* Other chains over the same maps, as when a plugin is loaded or unloaded. */
+int node_rechain(struct node *n, const struct node_config *config);
 void node_close(struct node *n);
 int node_map(const struct node *n, const char *name);
 
