@@ -120,6 +120,11 @@ const struct pb_svc_backend *kpr_pool_at(const struct kpr_store *st, const struc
 	return &st->backends[slot_get(st, pool->base + position).backend];
 }
 
+uint32_t kpr_pool_number(const struct kpr_store *st, const struct kpr_pool *pool, uint32_t position)
+{
+	return slot_get(st, pool->base + position).backend;
+}
+
 /* ---- where a backend is ---- */
 
 static bool same(const struct pb_svc_backend *a, const struct pb_svc_backend *b)
@@ -288,6 +293,8 @@ void kpr_pool_free(struct kpr_store *st, struct kpr_pool *pool)
 {
 	if (pool->port || pool->refs > 0)
 		return;
+	if (st->pool_gone)
+		st->pool_gone(st->pool_gone_arg, pool);
 	for (uint32_t i = 0; i < pool->count; i++) {
 		uint32_t number = slot_get(st, pool->base + i).backend;
 
