@@ -24,68 +24,6 @@
 
 /* ---- the plugin ---- */
 
-/* Sockets that outlive a generation, as the agent keeps them. */
-static struct {
-	char name[32];
-	int fd;
-} kept[32];
-static struct pb_host host;
-
-static int kept_at(const char *name)
-{
-	for (int i = 0; i < 32; i++)
-		if (strcmp(kept[i].name, name) == 0)
-			return i;
-	return -1;
-}
-
-static int keep_fd(struct pb_ctx *ctx, const char *name, int fd)
-{
-	int i = kept_at(name);
-
-	(void)ctx;
-	if (i < 0) {
-		i = kept_at("");
-		snprintf(kept[i].name, sizeof(kept[i].name), "%s", name);
-	} else {
-		close(kept[i].fd);
-	}
-	kept[i].fd = dup(fd);
-	return 0;
-}
-
-static int give_fd(struct pb_ctx *ctx, const char *name, int *ret_fd)
-{
-	int i = kept_at(name);
-
-	(void)ctx;
-	if (i < 0)
-		return -ENOENT;
-	*ret_fd = dup(kept[i].fd);
-	return 0;
-}
-
-static int drop_fd(struct pb_ctx *ctx, const char *name)
-{
-	int i = kept_at(name);
-
-	(void)ctx;
-	if (i < 0)
-		return -ENOENT;
-	close(kept[i].fd);
-	kept[i].name[0] = 0;
-	return 0;
-}
-
-static uint32_t n_kept(void)
-{
-	uint32_t n = 0;
-
-	for (int i = 0; i < 32; i++)
-		n += kept[i].name[0] != 0;
-	return n;
-}
-
 static void on_service(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
 {
 	(void)arg;
@@ -112,15 +50,9 @@ static int test_prepare(struct pb_ctx *ctx)
 	cJSON_Delete(json);
 	if (rc < 0)
 		return rc;
-	host = *ctx->host;
-	host.size = sizeof(host);
-	host.fd_keep = keep_fd;
-	host.fd_kept = give_fd;
-	host.fd_drop = drop_fd;
-	ctx->host = &host;
 	ctx->self = calloc(1, sizeof(struct kpr_health));
 	kpr_health_init(ctx->self, ctx, &config);
-	return host.kube_watch(ctx, PB_KUBE_SERVICE, on_service, NULL);
+	return ctx->host->kube_watch(ctx, PB_KUBE_SERVICE, on_service, NULL);
 }
 
 static int test_start(struct pb_ctx *ctx)
@@ -358,7 +290,7 @@ Test(health, a_port_moves_and_closes_with_its_service)
 	cr_assert_eq(status(ask(PORT, GET)), 503, "what was counted before isn't known any more");
 	pb_fake_kube(fake, PB_KUBE_DELETE, &svc->meta);
 	cr_assert_eq(dial(PORT), -ECONNREFUSED);
-	cr_assert_eq(n_kept(), 0);
+	cr_assert_eq(pb_fake_kept(fake), 0);
 }
 
 Test(health, a_service_whose_port_is_open_goes_while_somebody_is_connected)
@@ -452,7 +384,7 @@ Test(health, a_reload_loses_no_connection)
 	kpr_health_count(health, "shop", "other", 1);
 	cr_assert_eq(status(hear(waiting)), 200);
 	cr_assert_eq(status(hear(halfway)), 503);
-	cr_assert_eq(n_kept(), 2);
+	cr_assert_eq(pb_fake_kept(fake), 2);
 	cr_assert_null(strstr(pb_fake_log(fake), "left"));
 }
 
@@ -473,8 +405,8 @@ Test(health, after_a_reload_nobody_listens_for_what_is_gone)
 	cr_assert_eq(dial(PORT), -ECONNREFUSED);
 	cr_assert_eq(dial(PORT + 1), -ECONNREFUSED);
 	has(ask(PORT + 2, GET), "\"name\":\"c\"");
-	cr_assert_eq(n_kept(), 1);
-	cr_assert_geq(kept_at("listen-0"), 0, "no gap");
+	cr_assert_eq(pb_fake_kept(fake), 1);
+	cr_assert_eq(health->listeners.all[0]->slot, 0, "no gap");
 }
 
 Test(health, addresses_of_the_configuration)
@@ -489,7 +421,7 @@ Test(health, addresses_of_the_configuration)
 	/* The old sockets held the port while the new one was opened. */
 	pb_fake_advance_ms(fake, 1000);
 	cr_assert_eq(status(ask(PORT, GET)), 503);
-	cr_assert_eq(n_kept(), 1);
+	cr_assert_eq(pb_fake_kept(fake), 1);
 }
 
 Test(health, switched_off)
