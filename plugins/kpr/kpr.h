@@ -5,6 +5,7 @@
 #ifndef KPR_H
 #define KPR_H
 
+#include "kpr_health.h"
 #include "kpr_maps.h"
 #include "kpr_mode.h"
 #include "kpr_model.h"
@@ -32,6 +33,7 @@ struct kpr_config {
 	uint32_t maglev_size;
 	uint32_t maglev_tables;
 	uint8_t maglev_seed[KPR_MAGLEV_SEED_LEN];
+	struct kpr_health_config health;
 };
 
 struct kpr {
@@ -39,6 +41,7 @@ struct kpr {
 	struct kpr_model model;
 	struct kpr_maps maps;
 	struct kpr_nodes nodes;
+	struct kpr_health health;
 	struct kpr_handles handles;
 	struct pb_map *map_settings;
 	struct kpr_findings found;

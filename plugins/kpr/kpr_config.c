@@ -314,6 +314,16 @@ static int parse_loopback(struct pb_ctx *ctx, const cJSON *item, struct kpr_conf
 	return 0;
 }
 
+static int parse_health(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	return kpr_health_config_ports(ctx, item, &config->health);
+}
+
+static int parse_healthz(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	return kpr_health_config_healthz(ctx, item, &config->health);
+}
+
 static const struct {
 	const char *name;
 	int (*parse)(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config);
@@ -332,6 +342,8 @@ static const struct {
 	{"loopback_address", parse_loopback},
 	{"maglev", parse_maglev},
 	{"mode", parse_mode},
+	{"health_check_node_port", parse_health},
+	{"healthz_bind", parse_healthz},
 };
 
 static int unknown_key(struct pb_ctx *ctx, const char *name)
@@ -369,7 +381,8 @@ static int set_defaults(struct kpr_config *config)
 				      .load_balancer = true,
 				      .reserve_ports = true,
 				      .maglev_size = KPR_MAGLEV_SIZE_DEFAULT,
-				      .maglev_tables = 64};
+				      .maglev_tables = 64,
+				      .health.enabled = true};
 	kpr_maglev_seed(KPR_MAGLEV_SEED_DEFAULT, config->maglev_seed);
 	inet_pton(AF_INET, "169.254.42.1", &config->loopback4);
 	config->proxy_name = strdup("");

@@ -151,19 +151,6 @@ static size_t read_hex(const char *const *parts, unsigned char *out)
 	return n;
 }
 
-static struct pb_packet read_record(uint32_t hook)
-{
-	int n = libbpf_num_possible_cpus(), cpu = sched_getcpu();
-	size_t stride = (sizeof(struct pb_packet) + 7) & ~7UL;
-	unsigned char values[(size_t)n * stride];
-	struct pb_packet pkt;
-
-	cr_assert_eq(bpf_map_lookup_elem(pb_dp_core_fd(sandbox.dp, "pb_packets"), &hook, values),
-		     0);
-	memcpy(&pkt, values + (size_t)cpu * stride, sizeof(pkt));
-	return pkt;
-}
-
 static void check_addresses(const struct parse_case *c, const struct pb_packet *pkt)
 {
 	union pb_addr a = {0}, b = {0};
@@ -187,7 +174,7 @@ static void check(const struct parse_case *c, uint32_t hook)
 	struct pb_packet pkt;
 
 	cr_expect_eq(sandbox_run(hook, frame, len), -1, "%s: passes", c->given);
-	pkt = read_record(hook);
+	pkt = sandbox_record(hook);
 	cr_expect_eq(pkt.size, sizeof(pkt));
 	cr_expect_eq(pkt.hook, hook);
 	cr_expect_eq(pkt.family, c->family, "%s: family %u", c->given, pkt.family);
@@ -235,7 +222,7 @@ Test(parse, a_frame_cut_off_anywhere_never_reads_past_its_end)
 			struct pb_packet pkt;
 
 			sandbox_run(PB_HOOK_POD_INGRESS, frame, cut);
-			pkt = read_record(PB_HOOK_POD_INGRESS);
+			pkt = sandbox_record(PB_HOOK_POD_INGRESS);
 			cr_expect_eq(pkt.len, cut);
 			cr_expect_leq(pkt.l4_off, cut);
 			cr_expect((pkt.flags & PB_PKT_NO_L4) == 0 || pkt.l4_off == 0,

@@ -60,11 +60,22 @@ void sandbox_leave(void)
 
 struct pb_dp_object *sandbox_stages(const char *plugin)
 {
-	struct pb_bpf_object opts = {.size = sizeof(opts), .name = "stages"};
+	size_t len;
+	const void *elf = stages_bpf__elf_bytes(&len);
+
+	return sandbox_object(plugin, "stages", elf, len);
+}
+
+struct pb_dp_object *sandbox_object(const char *plugin, const char *name, const void *elf,
+				    size_t len)
+{
+	struct pb_bpf_object opts = {.size = sizeof(opts),
+				     .name = name,
+				     .elf = elf,
+				     .elf_len = len};
 	struct pb_dp_object *object = NULL;
 	int rc;
 
-	opts.elf = stages_bpf__elf_bytes(&opts.elf_len);
 	rc = pb_dp_object_new(sandbox.dp, plugin, &opts, &object, &sandbox.err);
 	cr_assert_eq(rc, 0, "%s", sandbox.err.text);
 	rc = pb_dp_object_prepare(object, &sandbox.err);
@@ -132,4 +143,26 @@ uint64_t sandbox_drops(uint32_t hook, uint32_t reason)
 	for (int cpu = 0; cpu < n; cpu++)
 		sum += values[cpu];
 	return sum;
+}
+
+struct pb_packet sandbox_record(uint32_t hook)
+{
+	int n = libbpf_num_possible_cpus(), cpu = sched_getcpu();
+	size_t stride = (sizeof(struct pb_packet) + 7) & ~7UL;
+	unsigned char values[(size_t)n * stride];
+	struct pb_packet pkt;
+
+	cr_assert_eq(bpf_map_lookup_elem(pb_dp_core_fd(sandbox.dp, "pb_packets"), &hook, values),
+		     0);
+	memcpy(&pkt, values + (size_t)cpu * stride, sizeof(pkt));
+	return pkt;
+}
+
+int sandbox_packet(uint32_t hook, const struct packet *in, struct packet_ctx *ctx,
+		   struct packet *ret_out)
+{
+	int rc = packet_run(sandbox.dp->entry_fd[hook], in, ctx, ret_out);
+
+	cr_assert_eq(rc, 0, "test run: %s", strerror(-rc));
+	return ctx->verdict;
 }

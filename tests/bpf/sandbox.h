@@ -13,6 +13,8 @@
 
 #include <datapath/internal.h>
 
+#include "packet.h"
+
 struct sandbox {
 	uv_loop_t loop;
 	struct pb_config config;
@@ -29,6 +31,9 @@ void sandbox_close(void); /* pb_dp_close(), and runs the loop until it is done *
 
 /* The test object, registered for `plugin` and prepared. */
 struct pb_dp_object *sandbox_stages(const char *plugin);
+/* Any other object in the same way. */
+struct pb_dp_object *sandbox_object(const char *plugin, const char *name, const void *elf,
+				    size_t len);
 /* A slot of program `program` on `hook`, named after the program. */
 struct pb_dp_slot sandbox_slot(uint32_t hook, uint32_t band, struct pb_dp_object *object,
 			       const char *name, const char *program);
@@ -37,6 +42,11 @@ void sandbox_chain(const struct pb_dp_slot *slots, size_t n, uint32_t hook);
 
 /* Runs a hook's entry on a frame; returns what the chain returned, as a signed number. */
 int sandbox_run(uint32_t hook, const void *frame, size_t len);
+/* The same for a packet, with what the program sees besides and the packet that comes out. */
+int sandbox_packet(uint32_t hook, const struct packet *in, struct packet_ctx *ctx,
+		   struct packet *ret_out);
+/* This CPU's record of the hook's last packet. */
+struct pb_packet sandbox_record(uint32_t hook);
 /* The hook's counters and one reason's drops, summed over CPUs. */
 struct pb_counters sandbox_counters(uint32_t hook);
 uint64_t sandbox_drops(uint32_t hook, uint32_t reason);

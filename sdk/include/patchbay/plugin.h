@@ -554,7 +554,8 @@ struct pb_host {
 	 * Keeps a duplicate of a file descriptor, for example of a listening socket, under a name
 	 * of this plugin, so that a later generation goes on with it and no connection that waits
 	 * in it is lost. It is closed when fd_drop() is called, when the plugin is unloaded or when
-	 * the agent ends. Keeping another one under the same name replaces it. From start() on.
+	 * the agent ends. Keeping another one under the same name replaces it. From start() until
+	 * stop().
 	 * -EINVAL: no name. -EMFILE: 1024 are kept, or the process has no more.
 	 */
 	int (*fd_keep)(struct pb_ctx *ctx, const char *name, int fd);
@@ -563,7 +564,7 @@ struct pb_host {
 	 * -ENOENT: nothing is kept under that name.
 	 */
 	int (*fd_kept)(struct pb_ctx *ctx, const char *name, int *ret_fd);
-	/* Closes what is kept. From start() on. -ENOENT: nothing is kept under that name. */
+	/* Closes what is kept. From start() until stop(). -ENOENT: nothing is kept by that name. */
 	int (*fd_drop)(struct pb_ctx *ctx, const char *name);
 };
 
