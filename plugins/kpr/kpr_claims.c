@@ -218,7 +218,6 @@ static int want(void *arg, const struct kpr_wish *wish)
 		front_unclaimed(w->m, front);
 		return -ENOMEM;
 	}
-	port->outside = wish->outside || (port->outside && port->round == w->m->round);
 	port->round = w->m->round;
 	w->claims[w->n++] = (struct kpr_claim){.svc = w->svc,
 					       .front = front,
