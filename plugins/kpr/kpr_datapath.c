@@ -22,11 +22,16 @@ static const struct {
 	uint32_t hook;
 	const char *program;
 } hooks[] = {
-	{PB_HOOK_CONNECT4, "kpr_connect4"},	    {PB_HOOK_CONNECT6, "kpr_connect6"},
-	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},	    {PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
-	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},	    {PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
-	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"}, {PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
-	{PB_HOOK_BIND4, "kpr_bind4"},		    {PB_HOOK_BIND6, "kpr_bind6"},
+	{PB_HOOK_CONNECT4, "kpr_connect4"},
+	{PB_HOOK_CONNECT6, "kpr_connect6"},
+	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},
+	{PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
+	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},
+	{PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
+	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"},
+	{PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
+	{PB_HOOK_BIND4, "kpr_bind4"},
+	{PB_HOOK_BIND6, "kpr_bind6"},
 	{PB_HOOK_SOCK_RELEASE, "kpr_sock_release"},
 };
 
@@ -64,6 +69,23 @@ int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object)
 	return ctx->host->bpf_object(ctx, &opts);
 }
 
+/* Hooks that the plugin goes without where the kernel has none or nothing is to be done there. */
+static bool has_hook(const struct kpr_abilities *can, uint32_t hook)
+{
+	switch (hook) {
+	case PB_HOOK_GETPEERNAME4:
+	case PB_HOOK_GETPEERNAME6:
+		return can->getpeername;
+	case PB_HOOK_BIND4:
+	case PB_HOOK_BIND6:
+		return can->bind_protection;
+	case PB_HOOK_SOCK_RELEASE:
+		return can->sock_release;
+	default:
+		return true;
+	}
+}
+
 static int declare_sockets(struct pb_ctx *ctx)
 {
 	const struct kpr *kpr = ctx->self;
@@ -76,8 +98,6 @@ static int declare_sockets(struct pb_ctx *ctx)
 	object.elf = kpr_bpf__elf_bytes(&object.elf_len);
 	rc = kpr_declare_object(ctx, &object);
 	for (size_t i = 0; rc == 0 && i < sizeof(hooks) / sizeof(hooks[0]); i++) {
-		bool peername = hooks[i].hook == PB_HOOK_GETPEERNAME4 ||
-				hooks[i].hook == PB_HOOK_GETPEERNAME6;
 		struct pb_slot slot = {.size = sizeof(slot),
 				       .hook = hooks[i].hook,
 				       .band = PB_BAND_SERVICE,
@@ -85,7 +105,7 @@ static int declare_sockets(struct pb_ctx *ctx)
 				       .object = "kpr",
 				       .program = hooks[i].program};
 
-		if (!peername || kpr->can.getpeername)
+		if (has_hook(&kpr->can, hooks[i].hook))
 			rc = ctx->host->slot(ctx, &slot);
 	}
 	return rc;
@@ -141,7 +161,7 @@ int kpr_datapath_declare(struct pb_ctx *ctx)
 	};
 	int rc = declare_sockets(ctx);
 
-	if (rc == 0)
+	if (rc == 0 && kpr->can.north_south)
 		rc = declare_packets(ctx);
 	for (size_t i = 0; rc == 0 && i < sizeof(maps) / sizeof(maps[0]); i++)
 		rc = ctx->host->map(ctx, maps[i].name, maps[i].map);

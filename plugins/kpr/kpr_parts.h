@@ -55,10 +55,9 @@ struct kpr_port {
 	uint32_t n[KPR_USE_COUNT];
 	uint32_t round;
 	uint16_t key_len;
-	bool outside; /* packets from outside of the node reach it */
-	bool maglev;  /* some of its frontends are to have a table */
-	bool synced;  /* the pool is what the parts say, but for the changes noted since */
-	char key[];   /* struct kpr_port_id and the port name */
+	bool maglev; /* some of its frontends are to have a table */
+	bool synced; /* the pool is what the parts say, but for the changes noted since */
+	char key[];  /* struct kpr_port_id and the port name */
 };
 
 /* One backend of a port that is used otherwise than before. */

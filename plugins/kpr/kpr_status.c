@@ -24,13 +24,13 @@ static void warn(void *arg, const char *text)
 	ctx->host->log(ctx, PB_LOG_WARN, "%s", text);
 }
 
-/* Whether packets from outside can have anything to do with us. */
-static bool serves_outside(const struct kpr *kpr)
+/* Whether packets can have anything to do with us: from outside, or of pods' sockets left alone. */
+static bool serves_packets(const struct kpr *kpr)
 {
 	const struct kpr_config *c = &kpr->config;
 
 	return kpr->can.node_ports || c->external_ips || c->load_balancer || c->host_ports ||
-	       c->cluster_ip_external;
+	       c->cluster_ip_external || c->host_sockets_only;
 }
 
 int kpr_find_out(struct pb_ctx *ctx)
@@ -54,7 +54,7 @@ int kpr_find_out(struct pb_ctx *ctx)
 	}
 	if (kpr_mode_decide(&wish, f, &kpr->can, warn, ctx, why, sizeof(why)) < 0)
 		return ctx->host->fail(ctx, -EOPNOTSUPP, "%s", why);
-	kpr->can.north_south = kpr->can.north_south && serves_outside(kpr);
+	kpr->can.north_south = kpr->can.north_south && serves_packets(kpr);
 	return 0;
 }
 
@@ -158,7 +158,7 @@ static cJSON *status_json(const struct kpr *kpr)
 	add(o, "sockets", kpr->config.host_sockets_only ? "of the host" : "of host and pods");
 	add_switch(o, "north_south", can->north_south,
 		   !can->others		 ? "disabled (mode)"
-		   : serves_outside(kpr) ? "disabled (kernel)"
+		   : serves_packets(kpr) ? "disabled (kernel)"
 					 : "disabled (nothing to serve)");
 	add_selection(o, kpr);
 	add_switch(o, "bind_protection", can->bind_protection,

@@ -374,7 +374,9 @@ Test(algorithm, probe_goes_without_what_is_missing)
 	cr_assert_eq(times_logged("warn: Linux 5.10.0-9 has no redirect-neigh"), 1);
 	cr_assert_eq(settings().flags & PB_SVC_SET_NODE_PORT, 0);
 	cr_assert_null(pb_fake_slot(fake, PB_HOOK_GETPEERNAME4, "kpr"));
+	cr_assert_null(pb_fake_slot(fake, PB_HOOK_DEV_INGRESS, "kpr"));
 	cr_assert_not_null(pb_fake_slot(fake, PB_HOOK_CONNECT4, "kpr"));
+	cr_assert_not_null(pb_fake_slot(fake, PB_HOOK_BIND4, "kpr"));
 	cr_assert_str_eq(behind("0.0.0.0", 30080), "10.0.0.1:8080 10.0.0.2:8080");
 	expect_status("\"north_south\":\"disabled (kernel)\"");
 	expect_status("\"redirect-neigh\":\"missing\"");
@@ -403,6 +405,8 @@ Test(algorithm, beside_kube_proxy_node_ports_can_be_bound)
 	put_web("web", "10.96.0.1", 30080);
 	synced();
 	cr_assert_eq(settings().flags & PB_SVC_SET_BIND_PROTECTION, 0);
+	cr_assert_null(pb_fake_slot(fake, PB_HOOK_BIND4, "kpr"));
+	cr_assert_not_null(pb_fake_slot(fake, PB_HOOK_DEV_INGRESS, "kpr"));
 	cr_assert_eq(times_logged(system_kube_proxy), 1);
 	expect_status("\"kube_proxy\":\"a process listens on its healthz port 10256\"");
 	expect_status("\"bind_protection\":\"disabled (kube-proxy is here)\"");
