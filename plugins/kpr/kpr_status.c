@@ -159,6 +159,7 @@ static cJSON *status_json(const struct kpr *kpr)
 		   !can->others		 ? "disabled (mode)"
 		   : serves_packets(kpr) ? "disabled (kernel)"
 					 : "disabled (nothing to serve)");
+	add(o, "forwarding", can->north_south ? "SNAT, or what plugin dsr says" : "none");
 	add_selection(o, kpr);
 	add_switch(o, "bind_protection", can->bind_protection,
 		   kpr->found.kube_proxy ? "disabled (kube-proxy is here)" : "disabled");

@@ -358,7 +358,8 @@ Test(algorithm, status_says_what_is_on)
 	expect_status("{\"KubeProxyReplacement\":{\"mode\":\"probe\"");
 	expect_status("\"backend_selection\":\"maglev (Maglev tables of 251, 1 of 3 in use)\"");
 	expect_status("\"NodePort\":\"enabled (range 30000-32767)\"");
-	expect_status("\"north_south\":\"enabled\"");
+	expect_status(
+		"\"north_south\":\"enabled\",\"forwarding\":\"SNAT, or what plugin dsr says\"");
 	expect_status("\"bind_protection\":\"enabled\"");
 	expect_status("\"kube_proxy\":\"not found\"");
 	expect_status("\"kernel\":\"5.10.0-9\"");
