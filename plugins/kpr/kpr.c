@@ -140,6 +140,7 @@ static void on_backends(struct pb_ctx *ctx, void *arg, const struct pb_record *r
 	int rc = 0;
 
 	(void)arg;
+	kpr_udp_note(ctx, &kpr->udp, record);
 	if (record->kind == PB_RECORD_SYNCED)
 		kpr_model_backends_synced(&kpr->model);
 	else
@@ -180,6 +181,7 @@ static int declare_metrics(struct pb_ctx *ctx)
 static int declare(struct pb_ctx *ctx)
 {
 	const struct pb_host *h = ctx->host;
+	struct kpr *kpr = ctx->self;
 	struct pb_command list = {.size = sizeof(list),
 				  .name = "service list",
 				  .usage = "[NAMESPACE]",
@@ -194,6 +196,8 @@ static int declare(struct pb_ctx *ctx)
 
 	if (rc == 0)
 		rc = declare_metrics(ctx);
+	if (rc == 0)
+		rc = kpr_udp_declare(ctx, &kpr->udp, &kpr->model);
 	if (rc == 0)
 		rc = h->kube_watch(ctx, PB_KUBE_SERVICE, on_service, NULL);
 	if (rc == 0)
@@ -213,6 +217,7 @@ static void kpr_stop(struct pb_ctx *ctx)
 	/* Called off before it began: who goes on with the maps knows nothing of these entries. */
 	if (!kpr->started && kpr->early && kpr->maps_ready)
 		kpr_maps_take_back(&kpr->maps);
+	kpr_udp_free(ctx, &kpr->udp);
 	/* The model's ports name pools. */
 	kpr_model_free(&kpr->model);
 	kpr_maps_free(&kpr->maps);
@@ -253,6 +258,7 @@ static int kpr_start(struct pb_ctx *ctx)
 		return ctx->host->fail(ctx, rc, "the maps can't be used");
 	kpr->live = true;
 	run_after(ctx, 0);
+	kpr_udp_start(ctx, &kpr->udp);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "kpr_maps.h"
 #include "kpr_model.h"
+#include "kpr_udp.h"
 
 struct kpr_config {
 	uint32_t services_max;
@@ -19,6 +20,7 @@ struct kpr {
 	struct kpr_config config;
 	struct kpr_model model;
 	struct kpr_maps maps;
+	struct kpr_udp udp;
 	struct pb_map *map_services;
 	struct pb_map *map_slots;
 	struct pb_map *map_backends;

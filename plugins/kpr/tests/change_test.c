@@ -61,6 +61,8 @@ static void setup(void)
 	pb_fake_map_define(fake, "kpr_backends", BPF_MAP_TYPE_ARRAY, 4,
 			   sizeof(struct pb_svc_backend), 64);
 	pb_fake_map_mappable(fake, "kpr_backends");
+	pb_fake_map_define(fake, "kpr_reverse", BPF_MAP_TYPE_LRU_HASH,
+			   sizeof(struct kpr_reverse_key), sizeof(struct kpr_reverse), 64);
 	memset(truth, 0, sizeof(truth));
 	memset(next, 0, sizeof(next));
 	memset(part_known, 0, sizeof(part_known));
