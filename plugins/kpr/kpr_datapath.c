@@ -97,9 +97,9 @@ int kpr_datapath_declare(struct pb_ctx *ctx)
 		const char *name;
 		struct pb_map **map;
 	} maps[] = {
-		{"kpr_services", &kpr->map_services},
-		{"kpr_slots", &kpr->map_slots},
-		{"kpr_backends", &kpr->map_backends},
+		{"kpr_services", &kpr->handles.services}, {"kpr_slots", &kpr->handles.slots},
+		{"kpr_backends", &kpr->handles.backends}, {"kpr_ranges4", &kpr->handles.ranges4},
+		{"kpr_ranges6", &kpr->handles.ranges6},	  {"kpr_settings", &kpr->map_settings},
 	};
 	int rc = declare_sockets(ctx);
 

@@ -4,8 +4,9 @@
  *
  * Owns every slot and every backend record: which are free, which wait for their grace period,
  * and the order of stores into them. At no moment does a slot that a frontend in the map counts
- * name anything but a backend that its Service has, or had until this turn. Knows no Service and
- * writes no frontend: who does tells pool_ref() and pool_unref() of it.
+ * name anything but a backend that its Service has, or had until this turn. A record that no slot
+ * names any more is no pool's: whoever remembers its number sees that the backend left. Knows no
+ * Service and writes no frontend: who does tells pool_ref() and pool_unref() of it.
  */
 #ifndef KPR_POOLS_H
 #define KPR_POOLS_H
@@ -38,6 +39,7 @@ struct kpr_pool {
 	uint32_t old_base;
 	uint32_t old_room;
 	uint32_t old_refs;
+	bool changed; /* its backends have, since the frontends were last planned */
 };
 
 struct kpr_store {
@@ -98,7 +100,7 @@ void kpr_pool_free(struct kpr_store *st, struct kpr_pool *pool);
 
 /* Before its backends are looked for or changed. */
 void kpr_pool_index(const struct kpr_store *st, struct kpr_pool *pool);
-/* Position of a backend (address, port), -1: not in it. */
+/* Position of a backend (address, port, flags), -1: not in it. */
 int64_t kpr_pool_find(const struct kpr_store *st, const struct kpr_pool *pool,
 		      const struct pb_svc_backend *b);
 const struct pb_svc_backend *kpr_pool_at(const struct kpr_store *st, const struct kpr_pool *pool,

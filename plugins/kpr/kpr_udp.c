@@ -117,17 +117,11 @@ static bool part_has(const struct pb_backends *v, const struct pb_backend *key, 
 	return false;
 }
 
-void kpr_udp_note(struct pb_ctx *ctx, struct kpr_udp *u, const struct pb_record *record)
+void kpr_udp_note(struct pb_ctx *ctx, struct kpr_udp *u, const struct pb_backends *old,
+		  const struct pb_backends *value)
 {
-	const struct pb_backends *old, *new = record->kind == PB_RECORD_PUT ? record->value : NULL;
-	struct kpr_part *part = NULL;
 	bool any = false;
 
-	if (record->key)
-		HASH_FIND_STR(u->model->parts, record->key, part);
-	if (!part)
-		return;
-	old = part->value;
 	for (uint32_t i = 0; i < old->n; i++) {
 		const struct pb_backend *b = &old->backend[i];
 		struct kpr_udp_peer peer = {.addr = b->addr,
@@ -135,7 +129,7 @@ void kpr_udp_note(struct pb_ctx *ctx, struct kpr_udp *u, const struct pb_record 
 					    .family = b->family};
 
 		if (b->protocol != IPPROTO_UDP ||
-		    part_has(new, b, pb_backends_string(old, b->port_name)))
+		    part_has(value, b, pb_backends_string(old, b->port_name)))
 			continue;
 		gone_add(u, &peer);
 		any = true;
@@ -239,7 +233,7 @@ static bool svc_has(const struct kpr_svc *svc, const struct kpr_reverse_key *pee
 /* Before that nobody can say who is gone. */
 static bool all_known(const struct kpr_model *m)
 {
-	return m->adopted && m->services_synced && m->backends_synced;
+	return m->adopted && kpr_model_owners_known(m) && m->backends_synced;
 }
 
 static enum fate judge(const struct kpr_model *m, const struct found *f)

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include <patchbay/plugin.h>
+#include <patchbay/topics/backends.h>
 
 #include "kpr_abi.h"
 
@@ -65,7 +66,8 @@ void kpr_udp_start(struct pb_ctx *ctx, struct kpr_udp *u);
 /* In stop(). */
 void kpr_udp_free(struct pb_ctx *ctx, struct kpr_udp *u);
 
-/* A record of topic "backends", before the model takes it in: what does it take away? */
-void kpr_udp_note(struct pb_ctx *ctx, struct kpr_udp *u, const struct pb_record *record);
+/* A part goes, or is replaced by `value`: what does that take away? struct kpr_model_opts. */
+void kpr_udp_note(struct pb_ctx *ctx, struct kpr_udp *u, const struct pb_backends *old,
+		  const struct pb_backends *value);
 
 #endif

@@ -176,7 +176,6 @@ static unsigned latest[N_SERVICES];
 
 static void tell(const struct pb_record *record)
 {
-	kpr_udp_note(&ctx, &kpr.udp, record);
 	CHECK(kpr_model_record(&kpr.model, record) == 0);
 }
 
@@ -248,9 +247,15 @@ static void serve_at(unsigned s, const char *frontend, const char *backend)
 	front->programmed = true;
 }
 
+static void part_goes(void *arg, const struct pb_backends *old, const struct pb_backends *value)
+{
+	(void)arg;
+	kpr_udp_note(&ctx, &kpr.udp, old, value);
+}
+
 static void begin(void)
 {
-	const struct kpr_model_opts opts = {.proxy_name = ""};
+	const struct kpr_model_opts opts = {.proxy_name = "", .part_goes = part_goes};
 	const char *const vips[N_SERVICES][2] = {{DNS, DNS6}, {OTHER, NULL}};
 
 	memset(&kpr, 0, sizeof(kpr));
@@ -283,6 +288,7 @@ static void begin(void)
 		CHECK(kpr_model_service(&kpr.model, &services[s]) == 0);
 	}
 	kpr_model_services_synced(&kpr.model);
+	kpr_model_pods_synced(&kpr.model);
 	kpr_model_backends_synced(&kpr.model);
 	kpr_model_adopted(&kpr.model);
 	serve_at(0, DNS, servers[4]);
