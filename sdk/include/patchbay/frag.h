@@ -81,7 +81,7 @@ PB_FUNCTION int pb_frag_learn(struct __sk_buff *ctx, struct pb_packet *pkt)
 	struct pb_frag_key key;
 	struct pb_frag ports;
 
-	if (pb_frag_key_of(ctx, pkt, &key) < 0)
+	if (!pkt || pb_frag_key_of(ctx, pkt, &key) < 0)
 		return -PB_ENOENT;
 	if (!(pkt->flags & PB_PKT_NO_L4)) {
 		ports.sport = pkt->sport;
