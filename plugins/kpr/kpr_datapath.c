@@ -10,6 +10,7 @@
 
 #include "kpr.h"
 #include <plugins/kpr/kpr.skel.h>
+#include <plugins/kpr/kpr_ns.skel.h>
 
 /* 2: struct pb_svc_key has a scope. 3: flags. */
 #define REVERSE_SCHEMA 3
@@ -90,6 +91,46 @@ static int declare_sockets(struct pb_ctx *ctx)
 	return rc;
 }
 
+/* Slots of other plugins that take flows over stand between the two of a hook. */
+static const struct {
+	uint32_t hook;
+	const char *name;
+	const char *program;
+	const char *after;
+} packet_slots[] = {
+	{PB_HOOK_DEV_INGRESS, "kpr", "kpr_dev_ingress", NULL},
+	{PB_HOOK_DEV_INGRESS, "kpr-nat", "kpr_nat_dev_ingress", "kpr"},
+	{PB_HOOK_POD_EGRESS, "kpr", "kpr_pod_egress", NULL},
+	{PB_HOOK_POD_EGRESS, "kpr-nat", "kpr_nat_pod_egress", "kpr"},
+	{PB_HOOK_POD_INGRESS, "kpr", "kpr_pod_ingress", NULL},
+	{PB_HOOK_DEV_EGRESS, "kpr", "kpr_dev_egress", NULL},
+};
+
+static int declare_packets(struct pb_ctx *ctx)
+{
+	/* Room to build an answer in. */
+	const struct pb_map_opts replies = {.size = sizeof(replies),
+					    .flags = PB_MAP_EPHEMERAL,
+					    .name = "kpr_replies"};
+	struct kpr_object object = {.name = "kpr-ns", .maps = &replies, .n_maps = 1};
+	int rc;
+
+	object.elf = kpr_ns_bpf__elf_bytes(&object.elf_len);
+	rc = kpr_declare_object(ctx, &object);
+	for (size_t i = 0; rc == 0 && i < sizeof(packet_slots) / sizeof(packet_slots[0]); i++) {
+		struct pb_slot slot = {.size = sizeof(slot),
+				       .hook = packet_slots[i].hook,
+				       .band = PB_BAND_SERVICE,
+				       .name = packet_slots[i].name,
+				       .object = "kpr-ns",
+				       .program = packet_slots[i].program,
+				       .after = packet_slots[i].after};
+
+		rc = ctx->host->slot(ctx, &slot);
+	}
+	return rc;
+}
+
 int kpr_datapath_declare(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
@@ -103,6 +144,8 @@ int kpr_datapath_declare(struct pb_ctx *ctx)
 	};
 	int rc = declare_sockets(ctx);
 
+	if (rc == 0)
+		rc = declare_packets(ctx);
 	for (size_t i = 0; rc == 0 && i < sizeof(maps) / sizeof(maps[0]); i++)
 		rc = ctx->host->map(ctx, maps[i].name, maps[i].map);
 	return rc;

@@ -247,8 +247,8 @@ static enum fate judge(const struct kpr_model *m, const struct found *f)
 	if (f->value.flags & KPR_REVERSE_ANYWHERE)
 		memset(&key.addr, 0, sizeof(key.addr));
 	front = kpr_model_front(m, &key);
-	/* The Service that the socket meant has it no more. */
-	if (!front || !front->claims || !front->programmed || front->value.id != f->value.id)
+	/* Whoever has the frontend by now: a socket whose backend that one has is well. */
+	if (!front || !front->claims)
 		return FATE_DESTROY;
 	svc = front->claims->svc;
 	if (!svc->head || !kpr_model_whole(svc))

@@ -136,7 +136,7 @@ static void build_l4(struct packet *p, const struct packet_spec *spec)
 		put32(l4 + 8, spec->ack);
 		l4[12] = 0x50;
 		l4[13] = spec->tcp_flags;
-		put16(l4 + 14, 0xffff);
+		put16(l4 + 14, spec->tcp_flags & PACKET_RST ? 0 : 0xffff); /* window */
 		break;
 	case IPPROTO_UDP:
 		l4 = append(p, NULL, 8);

@@ -57,8 +57,11 @@ struct {
 	__type(value, struct pb_frag);
 } pb_frags SEC(".maps");
 
-/* A function of its own: what is rare or large shouldn't be copied to every place it is used. */
-#define PB_FUNCTION static __attribute__((noinline, unused))
+/*
+ * A function of its own, which the verifier looks at once, whoever calls it from wherever: what is
+ * rare or large. It can't know that its pointers are none of NULL.
+ */
+#define PB_FUNCTION __attribute__((noinline, weak))
 
 /* struct pb_packet.tcp_flags and struct pb_ct.seen */
 #define PB_TCP_FIN 0x01
