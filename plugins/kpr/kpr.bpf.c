@@ -133,8 +133,12 @@ PB_INLINE int translate(struct bpf_sock_addr *ctx, const struct pb_svc_key *aske
 	    !kpr_resolve(&who, asked, &front))
 		return KPR_NOT_OURS;
 	cookie = bpf_get_socket_cookie(ctx);
-	asker.client.v6[0] = (__u32)who.netns;
-	asker.client.v6[1] = (__u32)(who.netns >> 32);
+	if (KPR_ONCE(front.svc->affinity_s)) {
+		__u64 netns = bpf_get_netns_cookie(ctx);
+
+		asker.client.v6[0] = (__u32)netns;
+		asker.client.v6[1] = (__u32)(netns >> 32);
+	}
 	asker.number = asked->protocol == AF_INET_PROTO_TCP
 			       ? bpf_get_prandom_u32()
 			       : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
@@ -306,8 +310,9 @@ PB_INLINE int bind(struct bpf_sock_addr *ctx, const struct pb_svc_key *at)
 {
 	struct kpr_caller who;
 
-	if (at->protocol == 0 || at->port == 0 || !kpr_caller_of(ctx, &who) || !who.host ||
-	    !(who.settings->flags & PB_SVC_SET_BIND_PROTECTION) || !kpr_bind_taken(&who, at))
+	if (at->protocol == 0 || at->port == 0 || !kpr_caller_of(ctx, &who) ||
+	    !(who.settings->flags & PB_SVC_SET_BIND_PROTECTION) || !kpr_bind_taken(&who, at) ||
+	    !kpr_is_host(&who))
 		return pb_next(ctx);
 	return pb_deny(ctx, EADDRINUSE, PB_REASON_PLUGIN);
 }

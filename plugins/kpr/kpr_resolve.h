@@ -19,8 +19,7 @@
 
 struct kpr_caller {
 	const struct pb_svc_settings *settings;
-	__u64 netns; /* its cookie */
-	bool host;   /* the agent's own network namespace */
+	void *ctx;
 };
 
 /* An entry and the key under which it stands. */
@@ -29,6 +28,14 @@ struct kpr_resolved {
 	const struct pb_svc *svc;
 	bool anywhere; /* the key's address is zero: a port at any address of a node */
 };
+
+/* It is in the agent's own network namespace. Asked only where it matters. */
+PB_INLINE bool kpr_is_host(const struct kpr_caller *who)
+{
+	__u64 host = who->settings->host_netns;
+
+	return host && host == bpf_get_netns_cookie(who->ctx);
+}
 
 /* False: sockets of this namespace aren't translated, or nothing is set up yet. */
 PB_INLINE bool kpr_caller_of(void *ctx, struct kpr_caller *ret_caller)
@@ -39,9 +46,8 @@ PB_INLINE bool kpr_caller_of(void *ctx, struct kpr_caller *ret_caller)
 	if (!s)
 		return false;
 	ret_caller->settings = s;
-	ret_caller->netns = bpf_get_netns_cookie(ctx);
-	ret_caller->host = s->host_netns && s->host_netns == ret_caller->netns;
-	return ret_caller->host || !(s->flags & PB_SVC_SET_HOST_SOCKETS_ONLY);
+	ret_caller->ctx = ctx;
+	return !(s->flags & PB_SVC_SET_HOST_SOCKETS_ONLY) || kpr_is_host(ret_caller);
 }
 
 /* 127.0.0.0/8, also in IPv6 dress. ::1 is none: no kube-proxy serves NodePorts there. */
@@ -64,7 +70,7 @@ PB_INLINE __u32 kpr_identity(const struct pb_svc_key *key)
 PB_INLINE bool kpr_is_own(const struct kpr_caller *who, const struct pb_svc_key *key)
 {
 	if (kpr_is_loopback(key))
-		return who->host;
+		return kpr_is_host(who);
 	return kpr_identity(key) == PB_IDENTITY_HOST;
 }
 
@@ -73,7 +79,7 @@ PB_INLINE bool kpr_is_node(const struct kpr_caller *who, const struct pb_svc_key
 	__u32 identity;
 
 	if (kpr_is_loopback(key))
-		return who->host;
+		return kpr_is_host(who);
 	identity = kpr_identity(key);
 	return identity == PB_IDENTITY_HOST || identity == PB_IDENTITY_REMOTE_NODE;
 }
