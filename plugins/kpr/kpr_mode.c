@@ -29,9 +29,7 @@ static const struct kpr_feature_info infos[KPR_FEATURE_COUNT] = {
 				    "no call can be refused with an errno", true},
 	[KPR_FEATURE_NETNS_COOKIE] = {"netns-cookie",
 				      "helper bpf_get_netns_cookie in socket hooks (Linux 5.7)",
-				      "no NodePort at 127.0.0.1, no bind protection, and all local "
-				      "clients share one session affinity",
-				      false},
+				      "sockets of host and pods can't be told apart", true},
 	[KPR_FEATURE_LRU] = {"lru-maps", "LRU hash maps (Linux 4.10)",
 			     "no connection is remembered", true},
 	[KPR_FEATURE_LPM] = {"lpm-maps", "LPM trie maps (Linux 4.11)",
@@ -139,7 +137,6 @@ static void decide_kernel(struct verdict *v, struct kpr_abilities *a)
 	a->udp_destroy = need(v, KPR_FEATURE_DIAG_DESTROY);
 	/* A node without it has no address of its own that would need it. */
 	a->ipv6 = has(v, KPR_FEATURE_IPV6);
-	a->loopback = need(v, KPR_FEATURE_NETNS_COOKIE);
 	if (!a->others)
 		return;
 	fib = need(v, KPR_FEATURE_FIB_LOOKUP);
@@ -172,8 +169,7 @@ static void decide_protection(struct verdict *v, const struct kpr_mode_wish *wis
 {
 	if (!a->others)
 		return;
-	a->bind_protection = wish->bind_protection && need(v, KPR_FEATURE_BIND) &&
-			     has(v, KPR_FEATURE_NETNS_COOKIE);
+	a->bind_protection = wish->bind_protection && need(v, KPR_FEATURE_BIND);
 	if (!v->found->kube_proxy)
 		return;
 	say(v,

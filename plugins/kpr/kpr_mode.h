@@ -50,7 +50,6 @@ struct kpr_abilities {
 	bool node_ports;  /* NodePorts, for whoever asks */
 	bool north_south; /* packets from outside */
 	bool bind_protection;
-	bool loopback; /* host and pods can be told apart: NodePorts at 127.0.0.1 */
 	bool getpeername;
 	bool sock_release;
 	bool udp_destroy;

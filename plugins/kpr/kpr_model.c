@@ -362,9 +362,19 @@ void kpr_model_unwanted(struct kpr_model *m, struct kpr_pool *pool)
 	LL_PREPEND(m->unwanted, pool);
 }
 
+/* A stale Service doesn't claim yet what it had at the restart. */
+static bool refresh_all(struct kpr_model *m)
+{
+	for (struct kpr_svc *svc = m->svcs; svc; svc = svc->hh.next)
+		if (svc->obj && kpr_model_refresh(m, svc) < 0)
+			return false;
+	return true;
+}
+
 static void sweep(struct kpr_model *m)
 {
-	if (m->adopted && kpr_model_owners_known(m) && m->backends_synced && m->addresses_synced)
+	if (m->adopted && kpr_model_owners_known(m) && m->backends_synced && m->addresses_synced &&
+	    refresh_all(m))
 		kpr_claims_sweep(m);
 }
 

@@ -116,8 +116,7 @@ static void add_selection(cJSON *o, const struct kpr *kpr)
 		 c->maglev ? "maglev" : "random", c->maglev_size, kpr->maps.tables.n_used,
 		 kpr->maps.tables.n_max);
 	add(o, "backend_selection", text);
-	add(o, "session_affinity",
-	    kpr->can.loopback ? "enabled" : "enabled (all clients of this node are one)");
+	add(o, "session_affinity", "enabled");
 }
 
 static void add_ports(cJSON *o, const struct kpr *kpr)

@@ -11,7 +11,9 @@ sandbox "$0" "$@"
 missing=$(agent_missing)
 [ -z "$missing" ] || skip_all "$missing"
 [ -x "$PB_TOOLS/httpd" ] || skip_all "tests/tools/httpd is not built"
-command -v jq >/dev/null || skip_all "needs jq: apt install jq"
+for tool in curl jq; do
+	command -v $tool >/dev/null || skip_all "needs $tool: apt install $tool"
+done
 
 # write NODE NAME: a manifest from standard input, complete at once.
 write() {
@@ -104,6 +106,9 @@ agent_stop node-a KILL
 then_ok "the agent starts again" agent_start node-a
 then_within "the table is the same" 10 "[ \"\$(checksum node-a web)\" = $before ]"
 then_is "element by element" "$(elements)" "$map_before"
+# Also no frontend at an address of the node, which is known last.
+then_is "nothing was written" \
+	"$(in_net node-a curl -s http://127.0.0.1:9876/metrics | awk '/^patchbay_plugin_kpr_map_writes / { print $2 }')" 0
 
 begin annotation_and_room
 service node-a calm 10.96.0.2 30081 'service.cilium.io/lb-algorithm: random'

@@ -228,8 +228,9 @@ Test(cli, there_is_a_script_for_each_shell_and_none_for_others)
 }
 
 /* An agent that gives its first question this answer, or dies of it; then it is ready. */
+static char last_request[256];
 static unsigned times_asked(const char *first, const char *second, const char *first_answer,
-			    int *ret_exit)
+			    const char *later, int *ret_exit)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/tmp/pb-cli-XXXXXX"};
 	PB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -250,13 +251,13 @@ static unsigned times_asked(const char *first, const char *second, const char *f
 		_exit(127);
 	}
 	while (waitpid(pid, &status, WNOHANG) == 0) {
-		const char *answer = asked ? ready : first_answer;
-		char request[256];
+		const char *answer = !asked ? first_answer : later ? later : ready;
 		int peer = poll(&p, 1, 20) > 0 ? accept(fd, NULL, NULL) : -1;
 
 		if (peer < 0)
 			continue;
-		cr_assert_gt(recv(peer, request, sizeof(request), 0), 0);
+		memset(last_request, 0, sizeof(last_request));
+		cr_assert_gt(recv(peer, last_request, sizeof(last_request) - 1, 0), 0);
 		asked++;
 		if (answer)
 			cr_assert_gt(send(peer, answer, strlen(answer), MSG_NOSIGNAL), 0);
@@ -272,7 +273,7 @@ Test(cli, a_question_of_the_core_is_asked_again_when_the_agent_restarts)
 	int code = -1;
 
 	/* The chains, then whether it is ready, then the chains again. */
-	cr_expect_eq(times_asked("chain", "show", NULL, &code), 3);
+	cr_expect_eq(times_asked("chain", "show", NULL, NULL, &code), 3);
 	cr_expect_eq(code, CLI_OK);
 }
 
@@ -280,7 +281,7 @@ Test(cli, a_command_of_a_plugin_is_never_asked_again_because_it_may_be_what_ende
 {
 	int code = -1;
 
-	cr_expect_eq(times_asked("hello", "count", NULL, &code), 1);
+	cr_expect_eq(times_asked("hello", "count", NULL, NULL, &code), 1);
 	cr_expect_eq(code, CLI_UNREACHABLE);
 }
 
@@ -302,7 +303,28 @@ Test(cli, the_exit_code_tells_a_refusal_of_the_user_from_one_by_the_kernel)
 	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {
 		int code = -1;
 
-		cr_expect_eq(times_asked("hello", "count", cases[i].answer, &code), 1);
+		cr_expect_eq(times_asked("hello", "count", cases[i].answer, NULL, &code), 1);
 		cr_expect_eq(code, cases[i].code, "case %zu: exit code %d", i, code);
 	}
+}
+
+Test(cli, a_list_with_more_behind_it_is_asked_for_again)
+{
+	static const char page[] = "{\"ok\":true,\"result\":{\"columns\":[],\"items\":[{\"n\":1}],"
+				   "\"next\":\"ns/b\"}}\n";
+	static const char rest[] =
+		"{\"ok\":true,\"result\":{\"columns\":[],\"items\":[{\"n\":2}]}}\n";
+	static const char none[] = "{\"ok\":true,\"result\":{\"state\":\"no list\"}}\n";
+	int code = -1;
+
+	cr_expect_eq(times_asked("lb", "maglev", page, rest, &code), 2);
+	cr_expect_eq(code, CLI_OK);
+	cr_expect_not_null(strstr(last_request, "\"--after=ns/b\""), "%s", last_request);
+	/* The same page for ever, or something that isn't one. */
+	cr_expect_eq(times_asked("lb", "maglev", page, page, &code), 2);
+	cr_expect_eq(code, CLI_FAILED);
+	cr_expect_eq(times_asked("lb", "maglev", page, none, &code), 2);
+	cr_expect_eq(code, CLI_FAILED);
+	cr_expect_eq(times_asked("lb", "maglev", rest, NULL, &code), 1);
+	cr_expect_eq(code, CLI_OK);
 }

@@ -228,7 +228,9 @@ Test(algorithm, k55_a_reload_takes_tables_over_and_writes_nothing)
 	load();
 	put_web("web", "10.96.0.1", 30080);
 	put_web("api", "10.96.0.2", 30081);
+	put_address("192.0.2.1", PB_NODE_ADDR_DEVICE | PB_NODE_ADDR_INTERNAL);
 	synced();
+	cr_assert_eq(pb_fake_map_count(fake, "kpr_services"), 6);
 	before = entry("0.0.0.0", 30081);
 	cr_assert_eq(pb_fake_reload(fake), 0);
 	pb_fake_advance_ms(fake, 1000);

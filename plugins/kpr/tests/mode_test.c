@@ -57,8 +57,7 @@ Test(mode, with_everything_everything_is_on)
 		cr_assert_eq(n_warnings, 0);
 		cr_assert_str_eq(why, "");
 		cr_assert(can.others && can.node_ports && can.north_south && can.bind_protection &&
-			  can.loopback && can.getpeername && can.sock_release && can.udp_destroy &&
-			  can.ipv6);
+			  can.getpeername && can.sock_release && can.udp_destroy && can.ipv6);
 	}
 }
 
@@ -71,8 +70,6 @@ Test(mode, probe_goes_without_what_is_missing_with_a_warning_each)
 		{KPR_FEATURE_GETPEERNAME, &can.getpeername},
 		{KPR_FEATURE_SOCK_RELEASE, &can.sock_release},
 		{KPR_FEATURE_DIAG_DESTROY, &can.udp_destroy},
-		{KPR_FEATURE_NETNS_COOKIE, &can.loopback},
-		{KPR_FEATURE_NETNS_COOKIE, &can.bind_protection},
 		{KPR_FEATURE_BIND, &can.bind_protection},
 		{KPR_FEATURE_FIB_LOOKUP, &can.north_south},
 		{KPR_FEATURE_REDIRECT_NEIGH, &can.north_south},
