@@ -556,6 +556,7 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 	tables_ns = kpr_tables_run(&w->tables, end_ns);
 	commit(w);
 	if (!w->model->dirty) {
+		kpr_model_sweep(w->model);
 		delete_gone(w, end_ns, PB_SVC_SCOPE_EXT);
 		kpr_store_unnamed(&w->store, now_ns(w));
 	}

@@ -167,6 +167,13 @@ static int make_key(char *key, const struct pb_kube_meta *meta)
 	return len > 0 && len < KEY_MAX ? 0 : -EINVAL;
 }
 
+static void set_stale(struct kpr_model *m, struct kpr_svc *svc, bool stale)
+{
+	m->n_stale += stale;
+	m->n_stale -= svc->stale;
+	svc->stale = stale;
+}
+
 /* Said again only when it is about something else than the last time. */
 static void warn_of(struct kpr_model *m, struct kpr_svc *svc, const struct pb_kube_service *obj)
 {
@@ -197,7 +204,7 @@ static int take_in(struct kpr_model *m, struct kpr_svc *svc, const struct pb_kub
 	m->n_services += !svc->obj && obj->type != KPR_TYPE_HOST_PORT;
 	svc->obj = obj;
 	svc->affinity_s = kpr_fronts_affinity(obj);
-	svc->stale = false;
+	set_stale(m, svc, false);
 	return 0;
 }
 
@@ -238,6 +245,7 @@ void kpr_model_gone(struct kpr_model *m, struct kpr_svc *svc)
 {
 	m->n_services -= svc->obj && svc->obj->type != KPR_TYPE_HOST_PORT;
 	svc->obj = NULL;
+	set_stale(m, svc, false);
 	svc->state = KPR_SVC_OK;
 	drop_sources(m, svc);
 	kpr_claims_drop(m, svc);
@@ -362,20 +370,19 @@ void kpr_model_unwanted(struct kpr_model *m, struct kpr_pool *pool)
 	LL_PREPEND(m->unwanted, pool);
 }
 
-/* A stale Service doesn't claim yet what it had at the restart. */
-static bool refresh_all(struct kpr_model *m)
+static void sweep_later(struct kpr_model *m)
 {
-	for (struct kpr_svc *svc = m->svcs; svc; svc = svc->hh.next)
-		if (svc->obj && kpr_model_refresh(m, svc) < 0)
-			return false;
-	return true;
+	m->sweep_due = m->adopted && kpr_model_owners_known(m) && m->backends_synced &&
+		       m->addresses_synced;
 }
 
-static void sweep(struct kpr_model *m)
+/* A stale Service doesn't claim yet what it had at the restart. */
+void kpr_model_sweep(struct kpr_model *m)
 {
-	if (m->adopted && kpr_model_owners_known(m) && m->backends_synced && m->addresses_synced &&
-	    refresh_all(m))
-		kpr_claims_sweep(m);
+	if (!m->sweep_due || m->n_stale > 0)
+		return;
+	m->sweep_due = false;
+	kpr_claims_sweep(m);
 }
 
 static void all_dirty(struct kpr_model *m)
@@ -392,7 +399,7 @@ static void part_synced(struct kpr_model *m, bool *synced, bool again)
 	*synced = true;
 	if (again)
 		all_dirty(m);
-	sweep(m);
+	sweep_later(m);
 }
 
 void kpr_model_services_synced(struct kpr_model *m)
@@ -432,7 +439,7 @@ int kpr_model_addresses(struct kpr_model *m, const struct kpr_address *list, uin
 	for (struct kpr_svc *svc = m->svcs; svc; svc = svc->hh.next) {
 		if (!svc->obj || !(svc->at_node || svc->obj->type == KPR_TYPE_HOST_PORT))
 			continue;
-		svc->stale = true;
+		set_stale(m, svc, true);
 		kpr_model_dirty(m, svc);
 	}
 	return 0;
@@ -454,5 +461,5 @@ void kpr_model_zone(struct kpr_model *m, const char *zone)
 void kpr_model_adopted(struct kpr_model *m)
 {
 	m->adopted = true;
-	sweep(m);
+	sweep_later(m);
 }

@@ -133,9 +133,11 @@ struct kpr_model {
 	struct kpr_address *addresses;
 	uint32_t n_addresses;
 	uint32_t n_services;
+	uint32_t n_stale;
 	uint32_t round;
 	uint64_t next_serial;
-	bool adopted; /* what the map held at start is known */
+	bool sweep_due; /* all is known, and leftovers of another generation go */
+	bool adopted;	/* what the map held at start is known */
 	bool services_synced;
 	bool backends_synced;
 	bool pods_synced;
@@ -172,6 +174,8 @@ void kpr_model_services_synced(struct kpr_model *m);
 void kpr_model_backends_synced(struct kpr_model *m);
 void kpr_model_pods_synced(struct kpr_model *m);
 void kpr_model_addresses_synced(struct kpr_model *m);
+/* Leftovers go when it is time: when nothing is dirty, but not in the middle of anything. */
+void kpr_model_sweep(struct kpr_model *m);
 /* Whether everybody is known who may have a frontend. */
 bool kpr_model_owners_known(const struct kpr_model *m);
 

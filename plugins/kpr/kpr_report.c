@@ -18,7 +18,7 @@
 #include "kpr.h"
 #include "kpr_fronts.h"
 
-#define PAGE_ROWS 1000
+#define PAGE_ROWS 500
 
 struct out {
 	const struct pb_host *host;

@@ -247,6 +247,39 @@ traffic_stop
 then_is "no connection failed" "$unanswered" 0
 then_within "the last change is in force" 10 "in_list '.frontend == \"10.96.0.10:80\" and .backends == 2'"
 
+begin K28_all_kinds_in_the_kernels_maps
+write svc-lb <<-END
+	apiVersion: v1
+	kind: Service
+	metadata: {name: lb, namespace: shop, uid: lb}
+	spec:
+	  type: LoadBalancer
+	  clusterIP: 10.96.0.70
+	  clusterIPs: [10.96.0.70]
+	  externalTrafficPolicy: Local
+	  loadBalancerSourceRanges: [192.0.2.0/24, "2001:db8::/32"]
+	  ports: [{name: http, protocol: TCP, port: 80, nodePort: 30070}]
+	status: {loadBalancer: {ingress: [{ip: 203.0.113.70}]}}
+END
+slice lb-v4 lb IPv4 "$http_port" "$(pod_ip4 web-1)"
+rows_of() { patchbay_on node-a service list shop --type "$1" -o json | jq -r '.[] | select(.name == "lb")'; }
+then_within "the load balancer address has an entry for clients of the node" 10 \
+	"in_list '.name == \"lb\" and .type == \"LoadBalancer\" and .scope == \"internal\" and .backends == 1'"
+then_is "and one for packets from outside" \
+	"$(rows_of LoadBalancer | jq -r .scope | sort | xargs)" "external internal"
+then_is "--type lists one kind" "$(rows_of NodePort | jq -r .type | sort -u)" NodePort
+then_is "the ranges are in the tries" \
+	"$(patchbay_on node-a map dump kpr/kpr_ranges4 -o json | jq length) $(patchbay_on node-a map dump kpr/kpr_ranges6 -o json | jq length)" "1 1"
+when "the agent is killed and starts again"
+agent_stop node-a KILL
+then_ok "it starts" agent_start node-a
+then_within "everything is known again" 10 "in_list '.name == \"lb\" and .state == \"ok\"'"
+then_is "the ranges are those from before" \
+	"$(patchbay_on node-a map dump kpr/kpr_ranges4 -o json | jq length)" 1
+when "the Service goes"
+rm "$manifests/svc-lb.yaml" "$manifests/lb-v4.yaml"
+then_within "nothing of it is listed" 10 "not_in_list '.name == \"lb\"'"
+
 begin services_max_grows_without_a_lost_connection
 given "the same traffic"
 traffic_start
