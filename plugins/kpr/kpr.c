@@ -81,6 +81,7 @@ static void on_timer(struct pb_ctx *ctx, void *arg)
 		return;
 	write_settings(ctx);
 	after_ns = kpr_maps_run(&kpr->maps, TURN_NS);
+	kpr_health_written(&kpr->health, kpr->maps.stats.failing == 0 && !kpr->model.dirty);
 	report(ctx);
 	if (after_ns != UINT64_MAX)
 		run_after(ctx, (after_ns + 999999) / 1000000);
@@ -211,6 +212,7 @@ static void kpr_stop(struct pb_ctx *ctx)
 	if (!kpr->started && kpr->early && kpr->maps_ready)
 		kpr_maps_take_back(&kpr->maps);
 	kpr_udp_free(ctx, &kpr->udp);
+	kpr_health_free(&kpr->health);
 	/* The model's ports name pools. */
 	kpr_model_free(&kpr->model);
 	kpr_maps_free(&kpr->maps);
@@ -248,6 +250,7 @@ static void init_model(struct pb_ctx *ctx)
 
 	kpr_model_init(&kpr->model, &opts);
 	kpr_nodes_init(&kpr->nodes, &c->node_rule);
+	kpr_health_init(&kpr->health, ctx, &c->health);
 	kpr->host_netns = kpr_settings_netns_cookie();
 }
 
@@ -280,6 +283,7 @@ static int kpr_start(struct pb_ctx *ctx)
 	if (rc < 0)
 		return ctx->host->fail(ctx, rc, "the maps can't be used");
 	kpr->live = true;
+	kpr_health_start(&kpr->health);
 	run_after(ctx, 0);
 	kpr_udp_start(ctx, &kpr->udp);
 	return 0;
@@ -291,6 +295,7 @@ static int kpr_quiesce(struct pb_ctx *ctx)
 	struct kpr *kpr = ctx->self;
 
 	kpr->live = false;
+	kpr_health_quiesce(&kpr->health);
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 #ifndef KPR_H
 #define KPR_H
 
+#include "kpr_health.h"
 #include "kpr_maps.h"
 #include "kpr_model.h"
 #include "kpr_nodes.h"
@@ -27,6 +28,7 @@ struct kpr_config {
 	bool cluster_ip_external;
 	bool host_sockets_only;
 	bool maglev;
+	struct kpr_health_config health;
 };
 
 struct kpr {
@@ -35,6 +37,7 @@ struct kpr {
 	struct kpr_maps maps;
 	struct kpr_udp udp;
 	struct kpr_nodes nodes;
+	struct kpr_health health;
 	struct kpr_handles handles;
 	struct pb_map *map_settings;
 	uint32_t timer;

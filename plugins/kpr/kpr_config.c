@@ -242,16 +242,27 @@ static int parse_loopback(struct pb_ctx *ctx, const cJSON *item, struct kpr_conf
 	return 0;
 }
 
+static int parse_health(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	return kpr_health_config_ports(ctx, item, &config->health);
+}
+
+static int parse_healthz(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	return kpr_health_config_healthz(ctx, item, &config->health);
+}
+
 static const struct {
 	const char *name;
 	int (*parse)(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config);
 } keys[] = {
-	{"services_max", parse_services_max},	 {"backends_max", parse_backends_max},
-	{"fail_open", parse_fail_open},		 {"service_proxy_name", parse_name},
-	{"node_port", parse_node_port},		 {"external_ips", parse_external_ips},
-	{"host_ports", parse_host_ports},	 {"load_balancer", parse_load_balancer},
-	{"cluster_ip_external", parse_external}, {"socket_lb", parse_socket_lb},
-	{"algorithm", parse_algorithm},		 {"loopback_address", parse_loopback},
+	{"services_max", parse_services_max},	  {"backends_max", parse_backends_max},
+	{"fail_open", parse_fail_open},		  {"service_proxy_name", parse_name},
+	{"node_port", parse_node_port},		  {"external_ips", parse_external_ips},
+	{"host_ports", parse_host_ports},	  {"load_balancer", parse_load_balancer},
+	{"cluster_ip_external", parse_external},  {"socket_lb", parse_socket_lb},
+	{"algorithm", parse_algorithm},		  {"loopback_address", parse_loopback},
+	{"health_check_node_port", parse_health}, {"healthz_bind", parse_healthz},
 };
 
 static int unknown_key(struct pb_ctx *ctx, const char *name)
@@ -286,7 +297,8 @@ static int set_defaults(struct kpr_config *config)
 				      .bind_protection = true,
 				      .external_ips = true,
 				      .host_ports = true,
-				      .load_balancer = true};
+				      .load_balancer = true,
+				      .health.enabled = true};
 	inet_pton(AF_INET, "169.254.42.1", &config->loopback4);
 	config->proxy_name = strdup("");
 	config->fail_open = calloc(2, sizeof(*config->fail_open));

@@ -5,10 +5,62 @@
  * Owns the way of each event into the model, and what is said about objects that are wrong. Writes
  * no map: kpr_changed() sees to that.
  */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
 #include "kpr.h"
+#include "kpr_fronts.h"
 #include "kpr_hostports.h"
+
+/* ---- health checks ---- */
+
+/* What is known of the Service's backends, whole or not: the answer is for load balancers. */
+static int count_local(struct kpr *kpr, const struct kpr_svc *svc)
+{
+	const struct pb_kube_meta *meta = &svc->obj->meta;
+	const struct pb_backends **parts;
+	const struct kpr_part *part;
+	uint32_t n = 0, local = 0;
+	int rc;
+
+	if (!kpr_health_wants(&kpr->health, meta->ns, meta->name))
+		return 0;
+	parts = calloc(svc->n_parts + 1, sizeof(*parts));
+	if (!parts)
+		return -ENOMEM;
+	DL_FOREACH (svc->parts, part)
+		parts[n++] = part->value;
+	rc = kpr_health_local(parts, n, &local);
+	if (rc == 0)
+		kpr_health_count(&kpr->health, meta->ns, meta->name, local);
+	free(parts);
+	return rc;
+}
+
+static int count_of(struct kpr *kpr, const char *key)
+{
+	const struct kpr_svc *svc = kpr_model_find(&kpr->model, key);
+
+	return svc && svc->obj ? count_local(kpr, svc) : 0;
+}
+
+static int health_put(struct kpr *kpr, const struct pb_kube_service *obj)
+{
+	char key[512];
+	int rc;
+
+	if (!kpr_fronts_any(obj, kpr->model.opts.proxy_name)) {
+		kpr_health_remove(&kpr->health, obj);
+		return 0;
+	}
+	rc = kpr_health_put(&kpr->health, obj);
+	snprintf(key, sizeof(key), "%s/%s", obj->meta.ns, obj->meta.name);
+	return rc == 0 ? count_of(kpr, key) : rc;
+}
 
 /* ---- Services and backends ---- */
 
@@ -19,12 +71,16 @@ static void on_service(struct pb_ctx *ctx, void *arg, const struct pb_kube_event
 	int rc = 0;
 
 	(void)arg;
-	if (event->kind == PB_KUBE_PUT)
+	if (event->kind == PB_KUBE_PUT) {
 		rc = kpr_model_service(&kpr->model, obj);
-	else if (event->kind == PB_KUBE_DELETE)
+		if (rc == 0)
+			rc = health_put(kpr, obj);
+	} else if (event->kind == PB_KUBE_DELETE) {
+		kpr_health_remove(&kpr->health, obj);
 		kpr_model_service_gone(&kpr->model, obj);
-	else
+	} else {
 		kpr_model_services_synced(&kpr->model);
+	}
 	kpr_changed(ctx, obj ? obj->meta.name : "", rc);
 }
 
@@ -38,6 +94,9 @@ static void on_backends(struct pb_ctx *ctx, void *arg, const struct pb_record *r
 		kpr_model_backends_synced(&kpr->model);
 	else
 		rc = kpr_model_record(&kpr->model, record);
+	/* A head follows the parts that changed; a part's key is no Service's. */
+	if (rc == 0 && record->key)
+		rc = count_of(kpr, record->key);
 	kpr_changed(ctx, record->key ? record->key : "", rc);
 }
 

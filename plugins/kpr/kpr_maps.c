@@ -169,14 +169,26 @@ static int adopt_one(struct kpr_maps *w)
 	return rc;
 }
 
+/* False: there are more. */
+static bool adopt_sources(struct kpr_maps *w, uint64_t end_ns)
+{
+	int rc = kpr_sources_adopt(&w->sources, end_ns);
+
+	if (rc < 0 && rc != -EAGAIN)
+		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
+				  "source ranges in the maps can't be read (%s): those unread are "
+				  "written anew",
+				  strerror(-rc));
+	return rc != -EAGAIN;
+}
+
 static void adopt(struct kpr_maps *w, uint64_t end_ns)
 {
 	uint32_t done = 0;
 	int rc;
 
-	if (!w->adopt_begun && kpr_sources_adopt(&w->sources) < 0)
-		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
-				  "source ranges in the maps can't be read: they are written anew");
+	if (!w->adopt_begun && !adopt_sources(w, end_ns))
+		return;
 	do {
 		rc = w->ctx->host->map_next(w->services, w->adopt_begun ? &w->adopt_at : NULL,
 					    &w->adopt_at);

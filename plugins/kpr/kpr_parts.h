@@ -55,9 +55,8 @@ struct kpr_port {
 	uint32_t n[KPR_USE_COUNT];
 	uint32_t round;
 	uint16_t key_len;
-	bool outside; /* packets from outside of the node reach it */
-	bool synced;  /* the pool is what the parts say, but for the changes noted since */
-	char key[];   /* struct kpr_port_id and the port name */
+	bool synced; /* the pool is what the parts say, but for the changes noted since */
+	char key[];  /* struct kpr_port_id and the port name */
 };
 
 /* One backend of a port that is used otherwise than before. */

@@ -120,6 +120,11 @@ const struct pb_svc_backend *kpr_pool_at(const struct kpr_store *st, const struc
 	return &st->backends[slot_get(st, pool->base + position).backend];
 }
 
+uint32_t kpr_pool_number(const struct kpr_store *st, const struct kpr_pool *pool, uint32_t position)
+{
+	return slot_get(st, pool->base + position).backend;
+}
+
 /* ---- where a backend is ---- */
 
 static bool same(const struct pb_svc_backend *a, const struct pb_svc_backend *b)
@@ -288,6 +293,8 @@ void kpr_pool_free(struct kpr_store *st, struct kpr_pool *pool)
 {
 	if (pool->port || pool->refs > 0)
 		return;
+	if (st->pool_gone)
+		st->pool_gone(st->pool_gone_arg, pool);
 	for (uint32_t i = 0; i < pool->count; i++) {
 		uint32_t number = slot_get(st, pool->base + i).backend;
 
@@ -442,13 +449,13 @@ void kpr_update_apply(struct kpr_store *st, struct kpr_update *u)
 {
 	struct kpr_pool *pool = u->pool;
 	bool grows = u->room > pool->room;
-	uint32_t was = grows ? 0 : pool->count;
+	uint32_t old_count = pool->count;
+	uint32_t was = grows ? 0 : old_count;
 	uint32_t n_retired, n_removed;
 
 	st->ids_planned -= u->n_add;
 	if (grows)
 		move(st, pool, u);
-	pool->changed = true;
 	n_retired = st->n_retired;
 	n_removed = add_all(st, u);
 	/* From behind: the last one always stays. */
@@ -458,6 +465,10 @@ void kpr_update_apply(struct kpr_store *st, struct kpr_update *u)
 	}
 	for (uint32_t i = pool->count; pool->count > 0 && i < was; i++)
 		slot_set(st, pool->base + i, slot_get(st, pool->base + i % pool->count));
+	/* Frontends name the range it left until they are written: there, too, nobody is gone. */
+	for (uint32_t i = 0; grows && pool->old_room > 0 && i < old_count; i++)
+		if (st->slots[pool->old_base + i] != st->slots[pool->base + i])
+			slot_set(st, pool->old_base + i, slot_get(st, pool->base + i));
 	records_left(st, n_retired);
 	if (u->room > 0 && !grows)
 		move(st, pool, u);
