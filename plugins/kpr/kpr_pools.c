@@ -449,7 +449,8 @@ void kpr_update_apply(struct kpr_store *st, struct kpr_update *u)
 {
 	struct kpr_pool *pool = u->pool;
 	bool grows = u->room > pool->room;
-	uint32_t was = grows ? 0 : pool->count;
+	uint32_t old_count = pool->count;
+	uint32_t was = grows ? 0 : old_count;
 	uint32_t n_retired, n_removed;
 
 	st->ids_planned -= u->n_add;
@@ -464,6 +465,10 @@ void kpr_update_apply(struct kpr_store *st, struct kpr_update *u)
 	}
 	for (uint32_t i = pool->count; pool->count > 0 && i < was; i++)
 		slot_set(st, pool->base + i, slot_get(st, pool->base + i % pool->count));
+	/* Frontends name the range it left until they are written: there, too, nobody is gone. */
+	for (uint32_t i = 0; grows && pool->old_room > 0 && i < old_count; i++)
+		if (st->slots[pool->old_base + i] != st->slots[pool->base + i])
+			slot_set(st, pool->old_base + i, slot_get(st, pool->base + i));
 	records_left(st, n_retired);
 	if (u->room > 0 && !grows)
 		move(st, pool, u);

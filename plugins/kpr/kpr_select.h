@@ -40,12 +40,6 @@ struct kpr_choice {
 	__u32 flags;		       /* of the frontend */
 };
 
-/*
- * How often kpr_choose() looks. A frontend that is written again and again may be met in the middle
- * of it more than once: one call in 10^6 needs three looks when all are rewritten without a pause.
- */
-#define KPR_LOOKS 8
-
 /* One load, whatever the compiler would rather do: the memory changes under us. */
 #define KPR_ONCE(x_) (*(const volatile __typeof__(x_) *)&(x_))
 
@@ -193,15 +187,14 @@ __attribute__((noinline, weak)) int kpr_try(const struct pb_svc_key *key, const 
 
 /*
  * A backend for a new connection to the frontend of `key`. `svc`: what kpr_frontend_find() gave, or
- * NULL. Looks again, KPR_LOOKS times at most, when entry, slot and record don't belong together.
+ * NULL. Looks again, three times at most, when entry, slot and record don't belong together.
  */
 PB_INLINE enum kpr_outcome kpr_choose(const struct pb_svc_key *key, const struct pb_svc *svc,
 				      const struct kpr_asker *who, struct kpr_choice *ret_choice)
 {
 	__u32 mask = pb_svc_tie(key, 0);
-	int empty = 0;
 
-	for (int i = 0; i < KPR_LOOKS; i++) {
+	for (int i = 0; i < 3; i++) {
 		__u32 tie;
 
 		if (i > 0 || !svc)
@@ -210,7 +203,7 @@ PB_INLINE enum kpr_outcome kpr_choose(const struct pb_svc_key *key, const struct
 			return KPR_NOT_OURS;
 		ret_choice->flags = KPR_ONCE(svc->flags);
 		if (KPR_ONCE(svc->count) == 0) {
-			if (++empty < 3)
+			if (i < 2)
 				continue;
 			return ret_choice->flags & PB_SVC_FAIL_OPEN ? KPR_NOT_OURS : KPR_NO_BACKEND;
 		}
