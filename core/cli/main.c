@@ -25,6 +25,9 @@ static const char usage_text[] =
 	"  -t, --timeout SECONDS  how long to wait for an answer (default 60)\n"
 	"  -h, --help             show this help\n"
 	"  -V, --version          like the command \"version\"\n"
+	"  -v, --verbose          more, for commands that have more to say: status\n"
+	"      --type TYPE        only those of a type, for commands that know types: service "
+	"list\n"
 	"\n"
 	"Without --socket and --config, the environment variable PATCHBAY_SOCKET and then\n"
 	"the installed configuration name the socket.\n"
@@ -127,24 +130,35 @@ static int read_arguments(struct cli *cli, int argc, char **argv, bool *ret_help
 		{"timeout", required_argument, NULL, 't'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"type", required_argument, NULL, 'T'},
 		{NULL, 0, NULL, 0},
 	};
+	bool verbose = false;
 	int rc = CLI_OK;
 
 	while (optind < argc && rc == CLI_OK) {
 		int option = takes_the_rest(cli)
 				     ? -1
-				     : getopt_long(argc, argv, "+o:s:c:t:hV", options, NULL);
+				     : getopt_long(argc, argv, "+o:s:c:t:hVv", options, NULL);
 
 		if (option == -1) {
 			if (optind < argc)
 				cli->words[cli->n_words++] = argv[optind++];
 		} else if (option == 'h') {
 			*ret_help = true;
+		} else if (option == 'v') {
+			verbose = true;
+		} else if (option == 'T') {
+			cli->words[cli->n_words++] = "--type";
+			cli->words[cli->n_words++] = optarg;
 		} else {
 			rc = set_option(cli, option, optarg);
 		}
 	}
+	/* A word like others, for the commands that know it. */
+	if (verbose)
+		cli->words[cli->n_words++] = "--verbose";
 	return rc;
 }
 
@@ -210,14 +224,14 @@ static int ask_agent(struct cli *cli, const struct cli_command *command)
 {
 	PB_JSON_FREE cJSON *result = NULL;
 	struct pb_err err = {0};
-	int rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
+	int rc = cli_ask_all(cli, &result, &err);
 
 	/*
 	 * The core's questions change nothing and may be repeated, once. One to a plugin may be
 	 * what brought the agent down.
 	 */
 	if (rc == -EPIPE && command && cli_wait_until_ready(cli, &err) == 0)
-		rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
+		rc = cli_ask_all(cli, &result, &err);
 	if (rc == -ENOSYS)
 		return unknown_command(cli, &err);
 	return rc < 0 ? cli_report(cli, rc, &err) : cli_print(cli, result);
@@ -250,7 +264,8 @@ int main(int argc, char **argv)
 	int rc;
 
 	signal(SIGPIPE, SIG_IGN);
-	cli.words = calloc((size_t)argc + 1, sizeof(*cli.words));
+	/* "--type=X" becomes two. */
+	cli.words = calloc(2 * (size_t)argc + 1, sizeof(*cli.words));
 	if (!cli.words)
 		return cli_fail(CLI_FAILED, "out of memory");
 	rc = read_arguments(&cli, argc, argv, &help);
