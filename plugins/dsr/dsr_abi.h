@@ -21,7 +21,8 @@ enum dsr_mode {
 /* Constant dsr_dispatch: how the frontend travels to the backend's node. */
 enum dsr_dispatch {
 	DSR_OPT = 0,	/* IPv4 option, IPv6 destination options header */
-	DSR_GENEVE = 1, /* the first packet inside Geneve, the frontend in an option of it */
+	DSR_GENEVE = 1, /* inside Geneve to the backend's node, the frontend in an option of it */
+	DSR_IPIP = 2,	/* inside IP to the backend, the packet to the frontend inside */
 };
 
 /* A larger pool isn't asked whether it has a backend, so its flows are left to SNAT. */
