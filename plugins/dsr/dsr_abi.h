@@ -38,7 +38,6 @@ struct dsr_stats {
 	__u64 nat_missing; /* dropped: the translation of their flow is gone */
 	__u64 conflicts;   /* dropped: two frontends, one tuple */
 	__u64 moved;	   /* flows whose client port had to move for the same reason */
-	__u64 icmp;	   /* ICMP errors for a frontend, sent on to the backend */
 	__u64 kept;	   /* packets whose option couldn't be taken out */
 };
 
@@ -63,7 +62,7 @@ struct dsr_filter {
 };
 
 #ifndef __bpf__
-_Static_assert(sizeof(struct dsr_stats) == 80, "pinned");
+_Static_assert(sizeof(struct dsr_stats) == 72, "pinned");
 #endif
 
 #endif

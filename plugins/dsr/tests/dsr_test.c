@@ -144,7 +144,7 @@ Test(dsr, status_and_metrics_show_the_sum_over_all_CPUs)
 	cr_expect_str_eq(json, "{\"mode\":\"hybrid\",\"dispatch\":\"opt\",\"strip\":true,"
 			       "\"node_addresses\":\"known\",\"sent\":7,\"arrived\":0,"
 			       "\"no_space\":2,\"mtu\":0,\"untrusted\":1,\"nat_missing\":0,"
-			       "\"conflicts\":0,\"moved\":0,\"icmp\":0,\"kept\":7}");
+			       "\"conflicts\":0,\"moved\":0,\"kept\":7}");
 	free(json);
 	cr_expect_eq(pb_fake_command(fake, "dsr status", &arg, 1, &json), -EINVAL);
 	pb_fake_advance_ms(fake, 1000);
