@@ -51,6 +51,20 @@ Test(lifecycle, an_unloaded_plugin_leaves_chain_and_commands)
 	cr_expect_eq(sandbox_run(PB_HOOK_DEV_INGRESS, frame, sizeof(frame)), -1);
 }
 
+Test(lifecycle, a_status_command_answers_in_the_agents_verbose_status)
+{
+	PB_JSON_FREE cJSON *status = cJSON_CreateObject();
+	PB_FREE char *text = NULL;
+
+	pb_manager_details_json(agent.manager, status);
+	cr_assert_null(status->child);
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	pb_manager_details_json(agent.manager, status);
+	text = cJSON_PrintUnformatted(status);
+	cr_assert_str_eq(text, "{\"sample\":{\"version\":\"1.0.0\",\"packets\":0,\"reloads\":0,"
+			       "\"resumes\":0}}");
+}
+
 Test(lifecycle, a_configuration_loads_reconfigures_and_unloads)
 {
 	PB_FREE char *file = strdup(agent_file("good"));

@@ -222,6 +222,9 @@ static int sample_prepare(struct pb_ctx *ctx)
 	rc = declare_bpf(ctx, self);
 	if (rc == 0)
 		rc = ctx->host->command(ctx, &command);
+	command.name = SAMPLE_NAME " status";
+	if (rc == 0)
+		rc = ctx->host->command(ctx, &command);
 	if (rc < 0) {
 		free(self);
 		return rc;

@@ -300,7 +300,9 @@ typedef void (*pb_kube_fn)(struct pb_ctx *ctx, void *arg, const struct pb_kube_e
  * Answers `patchbay NAME ARGS...`. Writes one JSON value to `out` with host->buf_append(): an
  * object {"columns":[{"title":"NAME","field":"name"},...],"items":[{...},...]} is shown as a
  * table (and the items by -o json), any other object as indented lines. On error, host->fail()
- * tells the user.
+ * tells the user. A list that takes long comes in pages: with "next":"TEXT" beside the items the
+ * tool asks again with one more argument, "--after=TEXT", and shows all as one. What a command
+ * called "NAME status" says without arguments is in `patchbay status --verbose`, too.
  */
 typedef int (*pb_command_fn)(struct pb_ctx *ctx, void *arg, const char *const *args,
 			     uint32_t n_args, struct pb_buf *out);
