@@ -420,6 +420,19 @@ static void D17_the_first_fragment_carries_it_the_others_dont(void)
 	CHECK(packet_diff(&out, &parts[1]) == NULL);
 }
 
+static void D17_a_first_fragment_without_room_is_left_to_SNAT(void)
+{
+	struct packet_spec in = udp(2000);
+	static struct packet whole, parts[2];
+
+	packet_build(&whole, &in);
+	CHECK_NUMBER(packet_fragment(&whole, 1480, 1480, 77, parts, 2), 2);
+	new_flow(&dns);
+	CHECK_NUMBER(node_run(&node, DEV, &parts[0], &out), PASS);
+	CHECK(packet_diff(&out, &parts[0]) == NULL);
+	CHECK_NUMBER(node_entries(&node), 0);
+}
+
 static void D31_the_last_hop_is_answered_by_this_node(void)
 {
 	struct packet_spec in = tcp(PACKET_SYN);
@@ -661,6 +674,7 @@ int main(void)
 	CASE(D16_1492_bytes_pass);
 	CASE(D35_a_SYN_with_data_near_the_MSS_is_answered);
 	CASE(D17_the_first_fragment_carries_it_the_others_dont);
+	CASE(D17_a_first_fragment_without_room_is_left_to_SNAT);
 	CASE(D31_the_last_hop_is_answered_by_this_node);
 	CASE(D42_a_VLAN_tag_counts_for_nothing_and_stays_behind);
 	CASE(a_backend_without_a_route_drops_and_remembers_nothing);
