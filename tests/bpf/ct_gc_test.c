@@ -231,6 +231,15 @@ Test(ct, icmp_and_ipv6_flows_pair_alike)
 
 /* ---- many ---- */
 
+/* Of this thread: what else the machine does doesn't count. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
 Test(ct, a_hundred_thousand_entries_are_cleaned_up_in_bounded_time)
 {
 	struct pb_ct_gc result;
@@ -238,9 +247,9 @@ Test(ct, a_hundred_thousand_entries_are_cleaned_up_in_bounded_time)
 
 	fill(0, 20000, BEFORE);
 	fill(20000, 50000, LATER);
-	start = pb_now_ns();
+	start = cpu_ns();
 	result = gc(false);
-	took = pb_now_ns() - start;
+	took = cpu_ns() - start;
 	cr_expect_eq(result.kept, 60000);
 	cr_expect_eq(result.deleted, 40000);
 	cr_expect_eq(result.orphans, 0);
@@ -248,9 +257,9 @@ Test(ct, a_hundred_thousand_entries_are_cleaned_up_in_bounded_time)
 	cr_log_info("100,000 entries, 40,000 expired: %llu us", (unsigned long long)(took / 1000));
 	cr_expect_lt(took, 2000000000ULL, "took %llu ms", (unsigned long long)(took / 1000000));
 	fill(0, 20000, LATER);
-	start = pb_now_ns();
+	start = cpu_ns();
 	result = gc(false);
-	took = pb_now_ns() - start;
+	took = cpu_ns() - start;
 	cr_expect_eq(result.kept, 100000);
 	cr_log_info("100,000 entries, none expired: %llu us", (unsigned long long)(took / 1000));
 	cr_expect_lt(took, 500000000ULL, "took %llu ms", (unsigned long long)(took / 1000000));
