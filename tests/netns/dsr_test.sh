@@ -103,6 +103,15 @@ slice closed closed IPv4 '[{name: udp, protocol: UDP, port: 9}]' "$(pod_ep web-b
 then_ok "Service closed" everywhere closed
 then_is "the client hears of it" "$(ask outside udpc $here 30109)" refused
 
+begin D20_the_second_node_forgets
+run_in outside "$PB_TOOLS/load" --seconds 3 --rate 50 --timeout-ms 200 rr $here 30107 >"$PB_TMP/forgotten" &
+asking=$!
+established() { patchbay_on node-b -o json ct list | jq -e '[(.items? // .)[] | select(.state == "established")] | length > 0'; }
+then_within "a connection" 5 established
+then_ok "flush" patchbay_on node-b ct flush
+wait $asking
+then_ok "what comes later is dropped" test "$(counter node-b nat_missing)" -gt 0
+
 begin unloading_and_loading_under_load
 run_in outside "$PB_TOOLS/load" --seconds 8 --workers 2 rr $here 30107 >"$PB_TMP/rr" &
 pids=$!
