@@ -167,90 +167,87 @@ static void tunnelled(struct packet *p, const char *src, const uint8_t *tunnel, 
 	packet_build(p, &outer);
 }
 
+static const struct {
+	uint8_t tunnel[28];
+	size_t len;
+	const char *src;
+	int verdict;
+	bool out; /* it comes out */
+} shapes[] = {
+	/* As it should be; with an option that may be ignored before it. */
+	{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 20,
+	 "172.18.0.9",
+	 PASS,
+	 true},
+	{{4, 0x40, 0x65, 0x58, 0, 0,   2,  0,	9, 9, 0x01,
+	  0, 1,	   0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 24,
+	 "172.18.0.9",
+	 PASS,
+	 true},
+	/* A critical one that nobody knows; ours with a wrong length; past the end. */
+	{{4, 0x40, 0x65, 0x58, 0, 0,   2,  0,	9, 9, 0x81,
+	  0, 1,	   0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 24,
+	 "172.18.0.9",
+	 DROP,
+	 false},
+	{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 3, 198, 51, 100, 1, 1, 0xbb},
+	 20,
+	 "172.18.0.9",
+	 DROP,
+	 false},
+	{{2, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 20,
+	 "172.18.0.9",
+	 DROP,
+	 false},
+	/* The inner packet is of another family than the frontend. */
+	{{6, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 5}, 28, "172.18.0.9", DROP, false},
+	/* No option; another network; another version; no Ethernet; no node. */
+	{{0, 0, 0x65, 0x58, 0, 0, 2, 0}, 8, "172.18.0.9", PASS, false},
+	{{3, 0x40, 0x65, 0x58, 0, 0, 9, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 20,
+	 "172.18.0.9",
+	 PASS,
+	 false},
+	{{0x43, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 20,
+	 "172.18.0.9",
+	 PASS,
+	 false},
+	{{3, 0x40, 0x08, 0x00, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 20,
+	 "172.18.0.9",
+	 PASS,
+	 false},
+	{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+	 20,
+	 "192.0.2.66",
+	 PASS,
+	 false},
+};
+
 static void Geneve_in_other_shapes(void)
 {
-	static const struct {
-		uint8_t tunnel[28];
-		size_t len;
-		const char *src;
-		int verdict;
-		bool out; /* it comes out */
-	} rows[] = {
-		/* As it should be; with an option that may be ignored before it. */
-		{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 20,
-		 "172.18.0.9",
-		 PASS,
-		 true},
-		{{4, 0x40, 0x65, 0x58, 0, 0,   2,  0,	9, 9, 0x01,
-		  0, 1,	   0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 24,
-		 "172.18.0.9",
-		 PASS,
-		 true},
-		/* A critical one that nobody knows; ours with a wrong length; past the end. */
-		{{4, 0x40, 0x65, 0x58, 0, 0,   2,  0,	9, 9, 0x81,
-		  0, 1,	   0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 24,
-		 "172.18.0.9",
-		 DROP,
-		 false},
-		{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 3, 198, 51, 100, 1, 1, 0xbb},
-		 20,
-		 "172.18.0.9",
-		 DROP,
-		 false},
-		{{2, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 20,
-		 "172.18.0.9",
-		 DROP,
-		 false},
-		/* The inner packet is of another family than the frontend. */
-		{{6, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 5},
-		 28,
-		 "172.18.0.9",
-		 DROP,
-		 false},
-		/* No option; another network; another version; no Ethernet; no node. */
-		{{0, 0, 0x65, 0x58, 0, 0, 2, 0}, 8, "172.18.0.9", PASS, false},
-		{{3, 0x40, 0x65, 0x58, 0, 0, 9, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 20,
-		 "172.18.0.9",
-		 PASS,
-		 false},
-		{{0x43, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 20,
-		 "172.18.0.9",
-		 PASS,
-		 false},
-		{{3, 0x40, 0x08, 0x00, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 20,
-		 "172.18.0.9",
-		 PASS,
-		 false},
-		{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
-		 20,
-		 "192.0.2.66",
-		 PASS,
-		 false},
-	};
 	struct packet_spec plain = arriving(tcp(PACKET_SYN), NULL);
 	static struct packet p;
 
 	node_service(&node, &web);
 	node_identity(&node, "172.18.0.9", PB_IDENTITY_REMOTE_NODE, NULL);
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
 		bool ok = case_ok;
 
 		case_ok = true;
 		forget_all();
-		tunnelled(&p, rows[i].src, rows[i].tunnel, rows[i].len);
-		CHECK_NUMBER(node_run(&node, DEV, &p, &out), rows[i].verdict);
-		if (rows[i].out)
+		tunnelled(&p, shapes[i].src, shapes[i].tunnel, shapes[i].len);
+		CHECK_NUMBER(node_run(&node, DEV, &p, &out), shapes[i].verdict);
+		if (shapes[i].out)
 			CHECK_PACKET(&out, &plain);
-		else if (rows[i].verdict == PASS)
+		else if (shapes[i].verdict == PASS)
 			CHECK(packet_diff(&out, &p) == NULL);
-		CHECK_NUMBER(node_entries(&node), rows[i].out ? 2 : 0);
+		CHECK_NUMBER(node_entries(&node), shapes[i].out ? 2 : 0);
 		if (!case_ok)
 			printf("# row %zu\n", i);
 		case_ok = case_ok && ok;
