@@ -18,6 +18,7 @@
 #include "dsr_maps.bpf.h"
 #include "dsr_tunnel.bpf.h"
 
+#define DSR_SEARCHES 3 /* of a pool that changes meanwhile */
 #define DSR_UNTRUSTED -1
 #define DSR_OURS -2 /* of a flow that has entries here */
 
@@ -41,6 +42,7 @@ struct dsr_search {
 	__u32 base;
 	__u32 pool;
 	int found;
+	int stale; /* something belonged to another pool: the agent is changing it */
 	__u32 backend;
 	__be16 port;
 };
@@ -51,14 +53,18 @@ static __attribute__((unused)) long dsr_search_slot(__u32 i, struct dsr_search *
 	const struct pb_svc_slot *slot = bpf_map_lookup_elem(&kpr__kpr_slots, &at);
 	const struct pb_svc_backend *b;
 
-	if (!slot || slot->pool != s->pool)
+	if (!slot || slot->pool != s->pool) {
+		s->stale = 1;
 		return 0;
+	}
 	s->backend = slot->backend;
 	b = bpf_map_lookup_elem(&kpr__kpr_backends, &s->backend);
 	s->found = b && b->pool == s->pool && (b->port == s->to->dport || !s->to->dport) &&
 		   b->family == s->family && pb_ct_same_addr(&b->addr, &s->to->daddr);
 	if (s->found)
 		s->port = b->port;
+	else if (b && b->pool != s->pool)
+		s->stale = 1;
 	return s->found;
 }
 
@@ -93,7 +99,7 @@ PB_INLINE const struct pb_svc *dsr_frontend_of(const struct pb_packet *pkt,
 PB_FUNCTION int dsr_believes(const struct pb_packet *pkt, const struct dsr_info *info,
 			     struct pb_ct *to)
 {
-	struct dsr_search s = {.to = to};
+	struct dsr_search s = {.to = to, .stale = 1};
 	const struct pb_svc *svc;
 	struct pb_svc_key key;
 	__u32 count;
@@ -101,14 +107,17 @@ PB_FUNCTION int dsr_believes(const struct pb_packet *pkt, const struct dsr_info 
 	if (!pkt || !info || !to)
 		return 0;
 	s.family = pkt->family;
-	svc = dsr_frontend_of(pkt, info, &key);
-	if (!svc || !svc->tie)
-		return 0;
-	s.base = svc->base;
-	s.pool = pb_svc_tie(&key, svc->tie);
-	count = svc->count < DSR_POOL_MAX ? svc->count : DSR_POOL_MAX;
-	to->frontend = svc->id;
-	bpf_loop(count, dsr_search_slot, &s, 0);
+	for (int i = 0; i < DSR_SEARCHES && s.stale && !s.found; i++) {
+		s.stale = 0;
+		svc = dsr_frontend_of(pkt, info, &key);
+		if (!svc || !svc->tie)
+			return 0;
+		s.base = svc->base;
+		s.pool = pb_svc_tie(&key, svc->tie);
+		count = svc->count < DSR_POOL_MAX ? svc->count : DSR_POOL_MAX;
+		to->frontend = svc->id;
+		bpf_loop(count, dsr_search_slot, &s, 0);
+	}
 	to->backend = s.backend;
 	to->pool = s.pool;
 	to->dport = s.port;
