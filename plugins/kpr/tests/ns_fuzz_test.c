@@ -47,6 +47,121 @@ static uint32_t device_of(uint32_t hook)
 	return hook == PB_HOOK_DEV_INGRESS || hook == PB_HOOK_DEV_EGRESS ? bed.up : bed.pod;
 }
 
+/* ---- what comes back ---- */
+
+static bool same_tuple(const struct packet_ip *is, const struct packet_ip *should)
+{
+	return strcmp(is->src, should->src) == 0 && strcmp(is->dst, should->dst) == 0 &&
+	       is->sport == should->sport && is->dport == should->dport;
+}
+
+/* The same way back: source and destination exchanged. */
+static struct packet_ip turned(const struct packet_ip *ip)
+{
+	struct packet_ip back = *ip;
+
+	memcpy(back.src, ip->dst, sizeof(back.src));
+	memcpy(back.dst, ip->src, sizeof(back.dst));
+	back.sport = ip->dport;
+	back.dport = ip->sport;
+	return back;
+}
+
+static struct packet_spec answer_to(const struct packet_ip *ip)
+{
+	return (struct packet_spec){.src = ip->dst,
+				    .dst = ip->src,
+				    .protocol = ip->protocol,
+				    .sport = ip->dport,
+				    .dport = ip->sport,
+				    .tcp_flags = PACKET_ACK,
+				    .payload_len = 10};
+}
+
+static struct packet_spec error_about(const struct packet_ip *ip, const struct packet *quote)
+{
+	bool v6 = ip->family == 6;
+
+	return (struct packet_spec){.src = v6 ? "2001:db8:ffff::1" : "198.18.0.1",
+				    .dst = ip->src,
+				    .protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP,
+				    .icmp_type = v6 ? 2 : 3,
+				    .icmp_code = v6 ? 0 : 4,
+				    .icmp_rest = 1300,
+				    .quote = quote,
+				    .quote_len = ip->header_len + 8};
+}
+
+/*
+ * What was sent on as `out` gets an answer, and an error: both must reach the sender of `in` as if
+ * there had been no translation.
+ */
+static unsigned long n_back;
+
+static const char *comes_back(uint32_t hook, const struct packet *in, const struct packet *out)
+{
+	static struct packet ask, got;
+	struct packet_view a, b, v;
+	struct packet_ctx ctx = {.ifindex = device_of(hook)};
+	struct packet_spec spec;
+	struct packet_ip should;
+
+	if (packet_read(in, &a) || packet_read(out, &b))
+		return NULL;
+	spec = answer_to(&b.ip);
+	packet_build(&ask, &spec);
+	if (packet_run(sandbox.dp->entry_fd[hook], &ask, &ctx, &got) < 0 || packet_read(&got, &v) ||
+	    ctx.verdict == 2)
+		return "its answer isn't sent on";
+	should = turned(&a.ip);
+	if (!same_tuple(&v.ip, &should))
+		return "its answer doesn't come from whom the sender asked, or not to him";
+	spec = error_about(&b.ip, out);
+	packet_build(&ask, &spec);
+	ctx = (struct packet_ctx){.ifindex = device_of(hook)};
+	if (packet_run(sandbox.dp->entry_fd[hook], &ask, &ctx, &got) < 0 || packet_read(&got, &v) ||
+	    ctx.verdict == 2)
+		return "an error about it isn't sent on";
+	if (!v.has_quote || !same_tuple(&v.quote, &a.ip) || strcmp(v.ip.dst, a.ip.src) != 0)
+		return "an error about it isn't about what the sender sent, or not to him";
+	n_back++;
+	return NULL;
+}
+
+/* The hook where an answer to it would come in; PB_HOOK_COUNT: at none of this node's. */
+static uint32_t way_back(uint32_t hook, const struct packet_ctx *ctx, const struct packet_ip *ip)
+{
+	if (ctx->verdict == 7)
+		return sandbox_record(hook).redirect_ifindex == bed.pod ? PB_HOOK_POD_EGRESS
+									: PB_HOOK_DEV_INGRESS;
+	/* On its way already, out of the node. */
+	if (hook == PB_HOOK_DEV_EGRESS ||
+	    (hook == PB_HOOK_POD_EGRESS &&
+	     (strcmp(ip->dst, FAR4) == 0 || strcmp(ip->dst, FAR6) == 0)))
+		return PB_HOOK_DEV_INGRESS;
+	return PB_HOOK_COUNT;
+}
+
+/* Whole and right packets of flows that were sent on. */
+static const char *judge_way_back(const struct packet *in, const struct packet *out,
+				  const struct packet_ctx *ctx, uint32_t hook)
+{
+	struct packet_view a, b;
+	uint32_t back;
+
+	if (ctx->verdict == 2 || !(ctx->mark & PB_MARK_TRANSLATED) || packet_check(in) ||
+	    packet_read(in, &a) || packet_read(out, &b))
+		return NULL;
+	if (a.ip.fragment || !a.ip.l4_off || a.ip.protocol == IPPROTO_ICMP ||
+	    a.ip.protocol == IPPROTO_ICMPV6)
+		return NULL;
+	/* An answer to the sender is no packet of the flow. */
+	if (memcmp(a.smac, b.dmac, 6) == 0 && memcmp(a.dmac, b.smac, 6) == 0)
+		return NULL;
+	back = way_back(hook, ctx, &b.ip);
+	return back == PB_HOOK_COUNT ? NULL : comes_back(back, in, out);
+}
+
 /* False: the packet was no packet to the test run, or all is well. */
 static bool goes_wrong(struct fuzz *f)
 {
@@ -59,6 +174,8 @@ static bool goes_wrong(struct fuzz *f)
 	if (packet_run(sandbox.dp->entry_fd[hook], &in, &ctx, &out) < 0)
 		return false;
 	wrong = fuzz_judge(f, &in, &out, &ctx, PB_MARK_TRANSLATED);
+	if (!wrong && fuzz_random(f, 4) == 0)
+		wrong = judge_way_back(&in, &out, &ctx, hook);
 	if (wrong) {
 		fuzz_show(f, &in, &out);
 		cr_expect_fail("%s: packet %llu with PB_FUZZ_SEED=%llu: %s", pb_hook_name(hook),
@@ -67,7 +184,7 @@ static bool goes_wrong(struct fuzz *f)
 	return wrong != NULL;
 }
 
-Test(kpr_ns_fuzz, nothing_is_missed_and_every_sum_is_as_right_as_it_came)
+Test(kpr_ns_fuzz, K43_nothing_is_missed_every_sum_is_as_right_as_it_came_and_answers_find_back)
 {
 	static struct fuzz f;
 	unsigned wrong = 0;
@@ -86,7 +203,9 @@ Test(kpr_ns_fuzz, nothing_is_missed_and_every_sum_is_as_right_as_it_came)
 	       (unsigned long long)f.done, (unsigned long long)f.translated,
 	       (unsigned long long)f.answered, (unsigned long long)f.dropped,
 	       (unsigned long long)f.passed);
+	printf("# %lu of them got an answer and an error\n", n_back);
 	/* Else it has tested nothing. */
+	cr_expect_gt(n_back, f.done / 100);
 	cr_expect_gt(f.translated, f.done / 50);
 	cr_expect_gt(f.dropped, 0);
 	cr_expect_gt(f.passed, 0);
