@@ -163,7 +163,7 @@ static const char *judge_way_back(const struct packet *in, const struct packet *
 }
 
 /* False: the packet was no packet to the test run, or all is well. */
-static bool goes_wrong(struct fuzz *f)
+static bool goes_wrong(struct fuzz *f, bool back)
 {
 	static struct packet in, out;
 	uint32_t hook = (uint32_t)fuzz_random(f, PB_HOOK_TC_COUNT);
@@ -174,7 +174,7 @@ static bool goes_wrong(struct fuzz *f)
 	if (packet_run(sandbox.dp->entry_fd[hook], &in, &ctx, &out) < 0)
 		return false;
 	wrong = fuzz_judge(f, &in, &out, &ctx, PB_MARK_TRANSLATED);
-	if (!wrong && fuzz_random(f, 4) == 0)
+	if (!wrong && back && fuzz_random(f, 4) == 0)
 		wrong = judge_way_back(&in, &out, &ctx, hook);
 	if (wrong) {
 		fuzz_show(f, &in, &out);
@@ -184,29 +184,121 @@ static bool goes_wrong(struct fuzz *f)
 	return wrong != NULL;
 }
 
-Test(kpr_ns_fuzz, K43_nothing_is_missed_every_sum_is_as_right_as_it_came_and_answers_find_back)
-{
-	static struct fuzz f;
-	unsigned wrong = 0;
+/* ---- what is left behind ---- */
 
+static struct pb_ct_key key_back(const struct pb_ct_key *key, const struct pb_ct *ct)
+{
+	struct pb_ct_key back = *key;
+
+	back.saddr = ct->daddr;
+	back.daddr = ct->saddr;
+	back.sport = ct->dport;
+	back.dport = ct->sport;
+	return back;
+}
+
+/* Never half of a flow: each has its partner, which leads back to it, and one is of the answers. */
+static uint32_t expect_pairs(void)
+{
+	struct pb_ct_key key, *at = NULL, back;
+	struct pb_ct ct, other;
+	int fd = bed_map("pb_ct");
+	uint32_t n = 0, alone = 0;
+
+	for (; bpf_map_get_next_key(fd, at, &key) == 0; at = &key, n++) {
+		cr_assert_eq(bpf_map_lookup_elem(fd, &key, &ct), 0);
+		if (ct.flags & PB_CT_SINGLE)
+			continue;
+		back = key_back(&key, &ct);
+		if (bpf_map_lookup_elem(fd, &back, &other) < 0) {
+			alone++;
+			continue;
+		}
+		back = key_back(&back, &other);
+		alone += memcmp(&back, &key, sizeof(key)) != 0 ||
+			 ((ct.flags ^ other.flags) & PB_CT_REPLY) == 0 || ct.state != other.state;
+	}
+	cr_expect_eq(alone, 0, "%u of %u entries are no half of a flow", alone, n);
+	return n;
+}
+
+/* Services and times change between packets, as they do on a node. */
+static void change_something(struct fuzz *f)
+{
+	static const uint16_t ranges[][2] = {{32768, 65535}, {32768, 32771}, {40000, 40000}};
+	const uint16_t *range = ranges[fuzz_random(f, PB_ARRAY_LEN(ranges))];
+	const struct bed_service *s = &services[fuzz_random(f, PB_ARRAY_LEN(services))];
+	const struct pb_ct_settings times = {
+		.tcp_opening = (uint32_t)fuzz_random(f, 2) * 60,
+		.tcp_established = (uint32_t)fuzz_random(f, 2) * 21600,
+		.tcp_closing = (uint32_t)fuzz_random(f, 2) * 10,
+		.other = (uint32_t)fuzz_random(f, 2) * 60,
+	};
+	uint32_t zero = 0, number = (uint32_t)fuzz_random(f, bed.next_backend);
+	struct pb_svc_backend backend;
+
+	bed_settings(PB_SVC_SET_NODE_PORT, range[0], range[1]);
+	cr_assert_eq(bpf_map_update_elem(bed_map("pb_ct_settings"), &zero, &times, 0), 0);
+	cr_assert_eq(bpf_map_lookup_elem(bed_map("kpr_backends"), &number, &backend), 0);
+	backend.pool = 0; /* it left */
+	cr_assert_eq(bpf_map_update_elem(bed_map("kpr_backends"), &number, &backend, 0), 0);
+	/* The tables of Maglev have no room for more. */
+	if (!(s->flags & PB_SVC_MAGLEV))
+		bed_service(s);
+}
+
+static void put_services(void)
+{
 	for (size_t i = 0; i < PB_ARRAY_LEN(services); i++) {
 		bed_service(&services[i]);
 		targets[i] = (struct fuzz_target){services[i].addr, services[i].port,
 						  services[i].protocol};
 	}
-	fuzz_start(&f, &pool);
-	while (fuzz_goes_on(&f) && wrong < 5)
-		wrong += goes_wrong(&f);
+}
+
+static void expect_no_hole(void)
+{
 	for (uint32_t hook = 0; hook < PB_HOOK_TC_COUNT; hook++)
 		cr_expect_eq(sandbox_counters(hook).missed, 0, "%s", pb_hook_name(hook));
-	printf("# %llu packets: %llu translated, %llu answered, %llu dropped, %llu passed\n",
+}
+
+Test(kpr_ns_fuzz, K43_nothing_is_missed_every_sum_is_as_right_as_it_came_and_answers_find_back)
+{
+	static struct fuzz f;
+	unsigned wrong = 0;
+	uint32_t n_ct;
+
+	put_services();
+	fuzz_start(&f, &pool);
+	while (fuzz_goes_on(&f) && wrong < 5)
+		wrong += goes_wrong(&f, true);
+	expect_no_hole();
+	n_ct = expect_pairs();
+	printf("# %llu packets: %llu translated, %llu answered, %llu dropped, %llu passed; %lu of "
+	       "them got an answer and an error; %u entries\n",
 	       (unsigned long long)f.done, (unsigned long long)f.translated,
 	       (unsigned long long)f.answered, (unsigned long long)f.dropped,
-	       (unsigned long long)f.passed);
-	printf("# %lu of them got an answer and an error\n", n_back);
+	       (unsigned long long)f.passed, n_back, n_ct);
 	/* Else it has tested nothing. */
-	cr_expect_gt(n_back, f.done / 100);
 	cr_expect_gt(f.translated, f.done / 50);
+	cr_expect_gt(n_back, f.done / 100);
 	cr_expect_gt(f.dropped, 0);
 	cr_expect_gt(f.passed, 0);
+}
+
+Test(kpr_ns_fuzz, K42_K54_flows_stay_whole_while_services_times_and_ports_change)
+{
+	static struct fuzz f;
+	unsigned wrong = 0;
+
+	put_services();
+	fuzz_start(&f, &pool);
+	f.max /= 4;
+	while (fuzz_goes_on(&f) && wrong < 5) {
+		if (f.done % 500 == 0)
+			change_something(&f);
+		wrong += goes_wrong(&f, false);
+	}
+	expect_no_hole();
+	cr_expect_gt(expect_pairs(), 0);
 }
