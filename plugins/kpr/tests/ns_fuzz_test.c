@@ -9,9 +9,9 @@
 
 TestSuite(kpr_ns_fuzz, .init = bed_enter, .fini = bed_leave, .timeout = 120);
 
-static const char *const v4[] = {CLIENT4, "203.0.113.6", NODE4,	    POD4,	   FAR4,
-				 VIP4,	  "192.0.2.11",	 LOOPBACK4, "203.0.113.5", NULL};
-static const char *const v6[] = {CLIENT6, "2001:db8::6", NODE6, POD6, FAR6, VIP6, NULL};
+static const char *const addresses4[] = {CLIENT4, "203.0.113.6", NODE4,	    POD4,	   FAR4,
+					 VIP4,	  "192.0.2.11",	 LOOPBACK4, "203.0.113.5", NULL};
+static const char *const addresses6[] = {CLIENT6, "2001:db8::6", NODE6, POD6, FAR6, VIP6, NULL};
 static const uint16_t ports[] = {30080, 30081, 30082, 30053, 53,    80,	  443,
 				 8080,	5000,  40000, 40001, 32768, 1025, 0};
 
@@ -40,7 +40,10 @@ static const struct bed_service services[] = {
 
 /* Every frontend. */
 static struct fuzz_target targets[PB_ARRAY_LEN(services) + 1];
-static const struct fuzz_pool pool = {.targets = targets, .v4 = v4, .v6 = v6, .ports = ports};
+static const struct fuzz_pool pool = {.targets = targets,
+				      .v4 = addresses4,
+				      .v6 = addresses6,
+				      .ports = ports};
 
 static uint32_t device_of(uint32_t hook)
 {
