@@ -62,10 +62,13 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	uint64_t uptime_s = (pb_now_ns() - agent->started_ns) / 1000000000;
 	cJSON *o;
 
-	(void)args;
-	(void)n_args;
 	if (refuse_while_ending(agent, req))
 		return;
+	if (n_args > 1 || (n_args == 1 && strcmp(args[0], "--verbose") != 0)) {
+		pb_request_fail(req, EINVAL, "status: \"%s\" makes no sense; it takes --verbose",
+				args[n_args - 1]);
+		return;
+	}
 	o = cJSON_CreateObject();
 	cJSON_AddStringToObject(o, "version", PACKAGE_VERSION);
 	cJSON_AddStringToObject(o, "state", agent->state);
@@ -84,6 +87,8 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	add(o, "identities", pb_peers_status_json(agent->peers));
 	add(o, "datapath", pb_dp_status_json(agent->dp));
 	add(o, "http", pb_httpd_status_json(agent->http));
+	if (n_args == 1)
+		pb_manager_details_json(agent->manager, o);
 	reply(req, o);
 }
 
@@ -177,7 +182,7 @@ static void cmd_ip_list(void *arg, struct pb_request *req, const char *const *ar
 int agent_commands_add(struct pb_agent *agent, struct pb_err *err)
 {
 	const struct pb_control_command commands[] = {
-		{"status", "", "health of agent, datapath, Kubernetes input and plugins",
+		{"status", "[--verbose]", "health of agent, datapath, Kubernetes input and plugins",
 		 cmd_status, agent},
 		{"chain show", "", "programs of every hook in their order", cmd_chain_show, agent},
 		{"map list", "", "maps, their types and sizes", cmd_map_list, agent},

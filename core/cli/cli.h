@@ -77,7 +77,9 @@ int cli_plugin_new(struct cli *cli, const char *const *args, size_t n_args);
 /* Load, unload, reload: when the agent restarts on the way, says what became of it. */
 int cli_plugin_change(struct cli *cli, const char *const *args, size_t n_args);
 
-/* pages.c: a list of the agent, all its pages; the two words of the command come first. */
+/* pages.c: the whole answer to the words, as cli_ask(), of all its pages. */
+int cli_ask_all(struct cli *cli, cJSON **ret_result, struct pb_err *err);
+/* A list of the agent's core, all its pages; the two words of the command come first. */
 int cli_pages(struct cli *cli, const char *const *args, size_t n_args);
 
 /* completion.c; NULL for a shell that isn't known. */

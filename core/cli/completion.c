@@ -5,7 +5,8 @@
  */
 #include <cli/cli.h>
 
-static const char option_words[] = "--output --socket --config --timeout --help --version";
+static const char option_words[] =
+	"--output --socket --config --timeout --help --version --verbose";
 
 struct first_word {
 	char name[64];

@@ -25,6 +25,7 @@ static const char usage_text[] =
 	"  -t, --timeout SECONDS  how long to wait for an answer (default 60)\n"
 	"  -h, --help             show this help\n"
 	"  -V, --version          like the command \"version\"\n"
+	"  -v, --verbose          more, for commands that have more to say: status\n"
 	"\n"
 	"Without --socket and --config, the environment variable PATCHBAY_SOCKET and then\n"
 	"the installed configuration name the socket.\n"
@@ -121,30 +122,33 @@ static bool takes_the_rest(const struct cli *cli)
 static int read_arguments(struct cli *cli, int argc, char **argv, bool *ret_help)
 {
 	static const struct option options[] = {
-		{"output", required_argument, NULL, 'o'},
-		{"socket", required_argument, NULL, 's'},
-		{"config", required_argument, NULL, 'c'},
-		{"timeout", required_argument, NULL, 't'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+		{"output", required_argument, NULL, 'o'}, {"socket", required_argument, NULL, 's'},
+		{"config", required_argument, NULL, 'c'}, {"timeout", required_argument, NULL, 't'},
+		{"help", no_argument, NULL, 'h'},	  {"version", no_argument, NULL, 'V'},
+		{"verbose", no_argument, NULL, 'v'},	  {NULL, 0, NULL, 0},
 	};
+	bool verbose = false;
 	int rc = CLI_OK;
 
 	while (optind < argc && rc == CLI_OK) {
 		int option = takes_the_rest(cli)
 				     ? -1
-				     : getopt_long(argc, argv, "+o:s:c:t:hV", options, NULL);
+				     : getopt_long(argc, argv, "+o:s:c:t:hVv", options, NULL);
 
 		if (option == -1) {
 			if (optind < argc)
 				cli->words[cli->n_words++] = argv[optind++];
 		} else if (option == 'h') {
 			*ret_help = true;
+		} else if (option == 'v') {
+			verbose = true;
 		} else {
 			rc = set_option(cli, option, optarg);
 		}
 	}
+	/* A word like others, for the commands that know it. */
+	if (verbose)
+		cli->words[cli->n_words++] = "--verbose";
 	return rc;
 }
 
@@ -210,14 +214,14 @@ static int ask_agent(struct cli *cli, const struct cli_command *command)
 {
 	PB_JSON_FREE cJSON *result = NULL;
 	struct pb_err err = {0};
-	int rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
+	int rc = cli_ask_all(cli, &result, &err);
 
 	/*
 	 * The core's questions change nothing and may be repeated, once. One to a plugin may be
 	 * what brought the agent down.
 	 */
 	if (rc == -EPIPE && command && cli_wait_until_ready(cli, &err) == 0)
-		rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
+		rc = cli_ask_all(cli, &result, &err);
 	if (rc == -ENOSYS)
 		return unknown_command(cli, &err);
 	return rc < 0 ? cli_report(cli, rc, &err) : cli_print(cli, result);

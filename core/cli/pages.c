@@ -23,6 +23,19 @@ static int take_page(cJSON **table, cJSON **page)
 	return 0;
 }
 
+/* The same, and what the page says comes next. */
+static int next_page(cJSON **table, cJSON **page, struct pb_err *err)
+{
+	cJSON *next = cJSON_DetachItemFromObjectCaseSensitive(*page, "next");
+
+	cJSON_DeleteItemFromObjectCaseSensitive(*table, "next");
+	if (next)
+		cJSON_AddItemToObject(*table, "next", next);
+	return take_page(table, page) < 0
+		       ? pb_err_set(err, -EPROTO, "the agent's answer is no list")
+		       : 0;
+}
+
 static int ask_page(struct cli *cli, const char *filter, const char *after, cJSON **table,
 		    char **ret_next, struct pb_err *err)
 {
@@ -42,6 +55,37 @@ static int ask_page(struct cli *cli, const char *filter, const char *after, cJSO
 		return pb_err_set(err, -ENOMEM, "out of memory");
 	rc = take_page(table, &page);
 	return rc < 0 ? pb_err_set(err, rc, "the agent's answer is no list") : 0;
+}
+
+/* A plugin's list says with "next" that there is more, and is asked with one more word. */
+int cli_ask_all(struct cli *cli, cJSON **ret_result, struct pb_err *err)
+{
+	PB_FREE const char **words = calloc(cli->n_words + 1, sizeof(*words));
+	PB_JSON_FREE cJSON *table = NULL;
+	PB_FREE char *after = NULL;
+	int rc = words ? cli_ask(cli, cli->words, cli->n_words, &table, err)
+		       : pb_err_set(err, -ENOMEM, "out of memory");
+
+	while (rc == 0 && *pb_json_str(table, "next", "")) {
+		PB_JSON_FREE cJSON *page = NULL;
+
+		free(after);
+		after = NULL;
+		if (asprintf(&after, "--after=%s", pb_json_str(table, "next", "")) < 0) {
+			after = NULL;
+			return pb_err_set(err, -ENOMEM, "out of memory");
+		}
+		memcpy(words, cli->words, cli->n_words * sizeof(*words));
+		words[cli->n_words] = after;
+		rc = cli_ask(cli, words, cli->n_words + 1, &page, err);
+		if (rc == 0 && strcmp(pb_json_str(page, "next", ""), after + 8) == 0)
+			return pb_err_set(err, -EPROTO, "the agent gives the same page again");
+		if (rc == 0)
+			rc = next_page(&table, &page, err);
+	}
+	if (rc == 0)
+		*ret_result = PB_TAKE_PTR(table);
+	return rc;
 }
 
 int cli_pages(struct cli *cli, const char *const *args, size_t n_args)

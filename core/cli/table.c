@@ -6,7 +6,7 @@
 #include <cli/cli.h>
 
 const struct cli_command cli_commands[] = {
-	{"status", "", "health of agent, datapath, Kubernetes input and plugins", NULL},
+	{"status", "[--verbose]", "health of agent, datapath, Kubernetes input and plugins", NULL},
 	{"plugin list", "", "plugins, their generation, state and last outcome", NULL},
 	{"plugin load", "NAME [FILE]", "load a plugin", cli_plugin_change},
 	{"plugin unload", "NAME", "take a plugin out of its chains", cli_plugin_change},

@@ -13,6 +13,8 @@
 
 struct pb_dp_build {
 	struct pb_dp *dp;
+	const struct pb_dp_slot *plan; /* of all hooks; the caller's */
+	size_t n_plan;
 	struct pb_chain *chains[PB_HOOK_COUNT];
 	struct pb_dp_object **objects; /* whose maps a flip commits */
 	size_t n_objects;
@@ -134,12 +136,14 @@ static int chain_load(struct pb_chain *c, struct pb_dp_object *object, const cha
 }
 
 /* Slots 0 to n-1 hold the plan's programs, slot n holds exit. */
-static int chain_load_all(struct pb_dp *dp, struct pb_chain *c, const struct pb_dp_slot *slots,
-			  size_t n, struct pb_err *err)
+static int chain_load_all(const struct pb_dp_build *b, struct pb_chain *c,
+			  const struct pb_dp_slot *slots, size_t n, struct pb_err *err)
 {
 	struct pb_place place = {.hook = c->hook,
 				 .generation = c->generation,
-				 .chain_fd = c->array_fd};
+				 .chain_fd = c->array_fd,
+				 .plan = b->plan,
+				 .n_plan = b->n_plan};
 	uint32_t exit_slot = (uint32_t)n, observer = exit_slot;
 	int rc = 0;
 
@@ -147,7 +151,7 @@ static int chain_load_all(struct pb_dp *dp, struct pb_chain *c, const struct pb_
 		observer--;
 	place.observed = observer < exit_slot;
 	place.slot_next = place.slot_exit = exit_slot;
-	rc = chain_load(c, dp->exit, pb_hook_kinds[c->hook].exit, exit_slot, &place, err);
+	rc = chain_load(c, b->dp->exit, pb_hook_kinds[c->hook].exit, exit_slot, &place, err);
 	for (uint32_t i = 0; rc == 0 && i < exit_slot; i++) {
 		place.slot_next = i + 1;
 		place.slot_exit = i < observer ? observer : exit_slot;
@@ -156,7 +160,7 @@ static int chain_load_all(struct pb_dp *dp, struct pb_chain *c, const struct pb_
 	return rc;
 }
 
-static int chain_build(struct pb_dp *dp, uint32_t hook, uint32_t generation,
+static int chain_build(const struct pb_dp_build *b, uint32_t hook, uint32_t generation,
 		       struct pb_dp_slot *slots, size_t n, struct pb_chain **ret_chain,
 		       struct pb_err *err)
 {
@@ -172,7 +176,7 @@ static int chain_build(struct pb_dp *dp, uint32_t hook, uint32_t generation,
 	rc = pb_dp_order(slots, n, err);
 	if (rc < 0)
 		return rc;
-	c = chain_alloc(dp, hook, generation);
+	c = chain_alloc(b->dp, hook, generation);
 	if (!c)
 		return pb_err_set(err, -ENOMEM, "no memory");
 	rc = chain_copy_slots(c, slots, n);
@@ -181,7 +185,7 @@ static int chain_build(struct pb_dp *dp, uint32_t hook, uint32_t generation,
 	if (rc == 0)
 		rc = chain_make_array(c, err);
 	if (rc == 0)
-		rc = chain_load_all(dp, c, slots, n, err);
+		rc = chain_load_all(b, c, slots, n, err);
 	if (rc < 0) {
 		chain_free(c, true);
 		return rc;
@@ -221,7 +225,7 @@ static int build_hook(struct pb_dp_build *b, const struct pb_dp_slot *slots, siz
 	for (size_t i = 0; i < n; i++)
 		if (slots[i].hook == hook)
 			mine[n_mine++] = slots[i];
-	return chain_build(b->dp, hook, generation, mine, n_mine, &b->chains[hook], err);
+	return chain_build(b, hook, generation, mine, n_mine, &b->chains[hook], err);
 }
 
 int pb_dp_build(struct pb_dp *dp, const struct pb_dp_slot *slots, size_t n, uint32_t hooks,
@@ -234,6 +238,8 @@ int pb_dp_build(struct pb_dp *dp, const struct pb_dp_slot *slots, size_t n, uint
 	if (!b)
 		return pb_err_set(err, -ENOMEM, "no memory");
 	b->dp = dp;
+	b->plan = slots;
+	b->n_plan = n;
 	uv_mutex_lock(&dp->lock);
 	generation = ++dp->generation;
 	uv_mutex_unlock(&dp->lock);

@@ -76,6 +76,10 @@ void pb_dp_object_keep_consts(struct pb_dp_object *object, bool keep);
  * which member.
  */
 int pb_dp_object_prepare(struct pb_dp_object *object, struct pb_err *err);
+/* Whether one of its maps is borrowed from that plugin (PB_MAP_BORROWED). */
+bool pb_dp_object_borrows(const struct pb_dp_object *object, const char *plugin);
+/* Whether `name` is OWNER__MAP with this plugin as OWNER. Pure. */
+bool pb_borrow_from(const char *name, const char *plugin);
 /* Frees the object; persistent maps stay pinned. NULL is fine. Returns NULL. */
 struct pb_dp_object *pb_dp_object_free(struct pb_dp_object *object);
 

@@ -117,6 +117,9 @@ struct pb_place {
 	uint32_t observed;
 	uint32_t generation;
 	int chain_fd; /* -1: none (entry programs) */
+	/* All that will be live with it: where borrowed maps are looked for. */
+	const struct pb_dp_slot *plan;
+	size_t n_plan;
 };
 /*
  * [pool] Loads the programs of `names` (n of them) with these constants and stores their fds.

@@ -249,7 +249,7 @@ static int check_opts(const struct pb_dp_object *o, struct bpf_object *obj, stru
 				o, err, -ENOENT,
 				"options are given for map %s, which the object doesn't have",
 				o->opts[i].name);
-		if (o->opts[i].flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED))
+		if (o->opts[i].flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED | PB_MAP_BORROWED))
 			return pb_object_err(o, err, -EINVAL, "map %s: unknown flags 0x%x",
 					     o->opts[i].name, o->opts[i].flags);
 	}
@@ -315,16 +315,18 @@ static int prepare_maps(struct pb_dp_object *o, struct bpf_object *obj, size_t *
 	*ret_missing = 0;
 	bpf_object__for_each_map(map, obj)
 	{
-		bool core;
+		const struct pb_map_opts *lent = pb_borrow_opts(o, bpf_map__name(map));
+		bool core = false;
 
 		if (bpf_map__is_internal(map))
 			continue;
-		rc = pb_object_use_core(o, map, -1, &core, err);
-		if (rc == 0 && !core)
+		rc = lent ? pb_borrow_use(o, NULL, lent, map, bpf_object__btf(obj), err)
+			  : pb_object_use_core(o, map, -1, &core, err);
+		if (rc == 0 && !lent && !core)
 			rc = prepare_map(o, obj, map, err);
 		if (rc < 0)
 			return rc;
-		if (!core)
+		if (!lent && !core)
 			*ret_missing += o->maps[o->n_maps - 1].reg == NULL;
 	}
 	return 0;

@@ -63,4 +63,16 @@ int pb_elf_load(const struct pb_dp_object *o, struct bpf_object *obj, const char
 int pb_object_use_core(const struct pb_dp_object *o, struct bpf_map *map, int chain_fd,
 		       bool *ret_core, struct pb_err *err);
 
+/* ---- borrow.c ---- */
+
+/* The options of a map that the object borrows, NULL for another map. */
+const struct pb_map_opts *pb_borrow_opts(const struct pb_dp_object *o, const char *name);
+/*
+ * Gives the map the fd of its owner's, after a comparison. `place`: where programs are loaded for,
+ * NULL when it is only tried.
+ */
+int pb_borrow_use(const struct pb_dp_object *o, const struct pb_place *place,
+		  const struct pb_map_opts *opts, struct bpf_map *map, const struct btf *btf,
+		  struct pb_err *err);
+
 #endif

@@ -9,29 +9,39 @@
 
 #include <fcntl.h>
 
-static int reuse_maps(const struct pb_dp_object *o, struct bpf_object *obj, int chain_fd,
-		      struct pb_err *err)
+static int reuse_map(const struct pb_dp_object *o, struct bpf_map *map, const struct btf *btf,
+		     const struct pb_place *place, struct pb_err *err)
+{
+	const char *name = bpf_map__name(map);
+	const struct pb_map_opts *lent = pb_borrow_opts(o, name);
+	const struct pb_reg_map *reg = pb_object_map(o, name);
+	bool core = false;
+	int rc;
+
+	if (lent)
+		return pb_borrow_use(o, place, lent, map, btf, err);
+	rc = reg ? bpf_map__reuse_fd(map, reg->fd)
+		 : pb_object_use_core(o, map, place->chain_fd, &core, err);
+	if (rc < 0)
+		return pb_object_err(o, err, rc, "map %s: can't be reused: %s", name,
+				     strerror(-rc));
+	return reg || core
+		       ? 0
+		       : pb_object_err(o, err, -EINVAL, "map %s: the object wasn't prepared", name);
+}
+
+static int reuse_maps(const struct pb_dp_object *o, struct bpf_object *obj,
+		      const struct pb_place *place, struct pb_err *err)
 {
 	struct bpf_map *map;
-	int rc;
+	int rc = 0;
 
 	bpf_object__for_each_map(map, obj)
 	{
-		struct pb_reg_map *reg = pb_object_map(o, bpf_map__name(map));
-		bool core = false;
-
-		if (bpf_map__is_internal(map))
-			continue;
-		rc = reg ? bpf_map__reuse_fd(map, reg->fd)
-			 : pb_object_use_core(o, map, chain_fd, &core, err);
-		if (rc < 0)
-			return pb_object_err(o, err, rc, "map %s: can't be reused: %s",
-					     bpf_map__name(map), strerror(-rc));
-		if (!reg && !core)
-			return pb_object_err(o, err, -EINVAL, "map %s: the object wasn't prepared",
-					     bpf_map__name(map));
+		if (rc == 0 && !bpf_map__is_internal(map))
+			rc = reuse_map(o, map, bpf_object__btf(obj), place, err);
 	}
-	return 0;
+	return rc;
 }
 
 static int select_programs(const struct pb_dp_object *o, struct bpf_object *obj,
@@ -102,7 +112,7 @@ int pb_object_load(struct pb_dp_object *o, const char *const *names, size_t n,
 	if (rc == 0)
 		rc = pb_elf_write_place(o, obj, place, err);
 	if (rc == 0)
-		rc = reuse_maps(o, obj, place->chain_fd, err);
+		rc = reuse_maps(o, obj, place, err);
 	if (rc == 0)
 		rc = pb_elf_load(o, obj, what ? what : "program", err);
 	if (rc == 0) {

@@ -6,7 +6,6 @@
  * map that a load was only tried with leaves neither pin nor flags behind.
  */
 #include <datapath/internal.h>
-#include <datapath/layout.h>
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -71,99 +70,38 @@ static void reg_link(struct pb_dp *dp, struct pb_reg_map *map)
 
 /* ---- is an existing map what the object declares? ---- */
 
-static int mismatch(const struct pb_reg_map *map, struct pb_err *err, const char *fmt, ...)
+static int mismatch(const struct pb_reg_map *map, const struct pb_reg_diff *diff,
+		    struct pb_err *err)
 {
-	char what[256];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(what, sizeof(what), fmt, ap);
-	va_end(ap);
 	return pb_err_set(
 		err, -EINVAL,
 		"map %s/%s: %s, but the pinned map (%s) keeps its entries over reloads; give "
 		"the map a schema above %u in struct pb_map_opts, or remove the pin if its "
 		"entries may go",
-		map->plugin, map->name, what, map->pin, map->schema);
-}
-
-static int check_part(const struct pb_reg_map *map, const char *part, const struct btf *was,
-		      uint32_t was_id, const struct btf *now, uint32_t now_id, struct pb_err *err)
-{
-	char why[192];
-
-	if (was_id == 0 || now_id == 0 ||
-	    pb_layout_same(was, was_id, now, now_id, why, sizeof(why)))
-		return 0;
-	return mismatch(map, err, "the layout of its %s changed: %s", part, why);
-}
-
-static int check_btf(const struct pb_reg_map *map, const struct bpf_map_info *info,
-		     const struct bpf_map *want, const struct btf *btf, struct pb_err *err)
-{
-	struct btf *was;
-	int rc;
-
-	if (info->btf_id == 0 || !btf)
-		return 0;
-	was = btf__load_from_kernel_by_id(info->btf_id);
-	if (!was)
-		return pb_err_set(err, -errno, "map %s/%s: can't read its BTF from the kernel: %s",
-				  map->plugin, map->name, strerror(errno));
-	rc = check_part(map, "key", was, info->btf_key_type_id, btf, bpf_map__btf_key_type_id(want),
-			err);
-	if (rc == 0)
-		rc = check_part(map, "value", was, info->btf_value_type_id, btf,
-				bpf_map__btf_value_type_id(want), err);
-	btf__free(was);
-	return rc;
-}
-
-static int check_size(const struct pb_reg_map *map, uint32_t is, uint32_t want, bool sized,
-		      bool *ret_small, struct pb_err *err)
-{
-	if (is == want)
-		return 0;
-	if (!sized)
-		return mismatch(map, err, "it holds %u entries at most and would hold %u", is,
-				want);
-	*ret_small = is < want;
-	/* Its entries may not fit into less, and room to spare does no harm. */
-	if (is > want)
-		pb_warn("datapath",
-			"map %s/%s: stays at %u entries: a map that is in use only grows",
-			map->plugin, map->name, is);
-	return 0;
+		map->plugin, map->name, diff->what, map->pin, map->schema);
 }
 
 static int reg_check(const struct pb_reg_map *map, const struct bpf_map *want,
 		     const struct btf *btf, bool sized, bool *ret_small, struct pb_err *err)
 {
-	struct bpf_map_info info = {0};
-	uint32_t len = sizeof(info);
-	int rc = bpf_obj_get_info_by_fd(map->fd, &info, &len);
+	const uint32_t max = bpf_map__max_entries(want);
+	struct pb_reg_diff diff = {0};
+	int rc = pb_reg_compare(map, want, btf, &diff, err);
 
-	if (rc < 0)
-		return pb_err_set(err, rc, "map %s/%s: can't read its properties: %s", map->plugin,
-				  map->name, strerror(-rc));
-	if (info.type != (uint32_t)bpf_map__type(want))
-		return mismatch(map, err, "its type is %s and would become %s",
-				libbpf_bpf_map_type_str(info.type),
-				libbpf_bpf_map_type_str(bpf_map__type(want)));
-	/* Before the sizes: the member that grew says more than the sum. */
-	rc = check_btf(map, &info, want, btf, err);
-	if (rc < 0)
-		return rc;
-	if (info.key_size != bpf_map__key_size(want))
-		return mismatch(map, err, "its key has %u bytes and would have %u", info.key_size,
-				bpf_map__key_size(want));
-	if (info.value_size != bpf_map__value_size(want))
-		return mismatch(map, err, "its value has %u bytes and would have %u",
-				info.value_size, bpf_map__value_size(want));
-	if (info.map_flags != bpf_map__map_flags(want))
-		return mismatch(map, err, "its flags are 0x%x and would be 0x%x", info.map_flags,
-				bpf_map__map_flags(want));
-	return check_size(map, info.max_entries, bpf_map__max_entries(want), sized, ret_small, err);
+	if (rc == 0 && diff.max_entries != max && !sized) {
+		snprintf(diff.what, sizeof(diff.what),
+			 "it holds %u entries at most and would hold %u", diff.max_entries, max);
+		rc = 1;
+	}
+	if (rc != 0)
+		return rc < 0 ? rc : mismatch(map, &diff, err);
+	*ret_small = diff.max_entries < max;
+	/* Its entries may not fit into less, and room to spare does no harm. */
+	if (diff.max_entries > max)
+		pb_warn("datapath",
+			"map %s/%s: stays at %u entries: a map that is in use only grows",
+			map->plugin, map->name, diff.max_entries);
+	return 0;
 }
 
 /* ---- the list ---- */

@@ -68,6 +68,14 @@ struct pb_reg_key {
 int pb_reg_find(struct pb_dp *dp, const struct pb_reg_key *key, const struct bpf_map *want,
 		const struct btf *btf, struct pb_reg_map **ret_map, struct pb_reg_map **ret_small,
 		struct pb_err *err);
+/* What sets a map apart from what an object declares. */
+struct pb_reg_diff {
+	char what[256];
+	uint32_t max_entries; /* of the map; not compared */
+};
+/* 0: the same, 1: *diff says what differs, negative: can't be found out. */
+int pb_reg_compare(const struct pb_reg_map *map, const struct bpf_map *want, const struct btf *btf,
+		   struct pb_reg_diff *diff, struct pb_err *err);
 /*
  * [pool] Registers a map that was just created, and pins it. Takes over nothing: fd is dupped.
  * `small`: what pb_reg_find() found too small, or NULL; its entries are copied.

@@ -217,6 +217,10 @@ void node_ep_set_iface(struct pb_node *node, struct node_ep *ep, const struct pb
 {
 	if (ep->iface.ifindex)
 		HASH_DELETE(hh_if, node->by_if, ep);
+	if (ep->iface.ifindex != iface->ifindex) {
+		node_host_addrs_look(node, ep->iface.ifindex, NULL);
+		node_host_addrs_look(node, iface->ifindex, NULL);
+	}
 	ep->iface = *iface;
 	ep->hooked = false;
 	if (iface->ifindex)

@@ -98,6 +98,8 @@ struct pb_node {
 	struct node_ep *by_if;
 	uint64_t serials;
 	struct node_candidate *candidates;
+	struct pb_node_address *addrs; /* of this node's interfaces, as last asked */
+	size_t n_addrs;
 	bool host_addrs;       /* wanted: this node's own addresses */
 	bool scan;	       /* wanted: addresses of pod CIDRs in all routes and neighbours */
 	struct mnl_socket *nl; /* of the look-up */
@@ -189,8 +191,12 @@ void node_untell(struct pb_node *node, struct node_ep *ep);
 
 /* ---- host_addrs.c ---- */
 
-/* [pool] */
-int node_host_addrs(struct mnl_socket *nl, struct pb_kube_addr **ret_addrs, size_t *ret_n);
+/* [pool] All of them, without what only the node knows of their interfaces. */
+int node_host_addrs(struct mnl_socket *nl, struct pb_node_address **ret_addrs, size_t *ret_n);
+/* Takes the array over and tells who wants to know. */
+int node_host_addrs_tell(struct pb_node *node, struct pb_node_address *addrs, size_t n);
+/* An interface became something else: asked again when it has an address. `name`: only if new. */
+void node_host_addrs_look(struct pb_node *node, uint32_t ifindex, const char *name);
 
 /* ---- lookup.c ---- */
 

@@ -32,7 +32,7 @@ struct node_lookup {
 	size_t n_found;
 	bool host;
 	int host_code;
-	struct pb_kube_addr *host_addrs;
+	struct pb_node_address *host_addrs;
 	size_t n_host;
 };
 
@@ -282,12 +282,12 @@ static void endpoint_answered(struct pb_node *node, const struct question *q)
 		answer(node, ep, q);
 }
 
-static void host_answered(struct pb_node *node, const struct node_lookup *lookup)
+static void host_answered(struct pb_node *node, struct node_lookup *lookup)
 {
 	int rc = lookup->host_code;
 
 	if (rc == 0)
-		rc = pb_peers_host_addrs(node->peers, lookup->host_addrs, (uint32_t)lookup->n_host);
+		rc = node_host_addrs_tell(node, PB_TAKE_PTR(lookup->host_addrs), lookup->n_host);
 	if (rc == 0)
 		return;
 	pb_warn("node", "addresses of this node: %s; asked again when one changes", strerror(-rc));

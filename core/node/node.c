@@ -101,12 +101,14 @@ static void on_netlink(void *arg, const struct nlmsghdr *msg)
 		break;
 	case RTM_NEWLINK:
 	case RTM_DELLINK:
-		if (!pb_nl_link_parse(msg, &link))
+		if (!pb_nl_link_parse(msg, &link)) {
 			node_look_waiting(node);
-		else if (msg->nlmsg_type == RTM_DELLINK)
+		} else if (msg->nlmsg_type == RTM_DELLINK) {
 			node_device_gone(node, link.ifindex);
-		else
+		} else {
 			node_look_device(node, link.ifindex);
+			node_host_addrs_look(node, link.ifindex, link.name);
+		}
 		break;
 	default:
 		node->host_addrs = true;
@@ -150,7 +152,7 @@ int pb_node_reconfigure(struct pb_node *node, const struct pb_config *config, st
 			node_ep_free(node, ep);
 	}
 	/* One that is named no longer may be a pod's. */
-	node->scan = true;
+	node->scan = node->host_addrs = true;
 	node_look_all(node);
 	node_schedule(node, NODE_SETTLE_MS);
 	return 0;
@@ -183,6 +185,7 @@ static void node_free(struct pb_node *node)
 	node_candidates_free(node);
 	devices_free(node);
 	pb_cleanup_nl(&node->nl);
+	free(node->addrs);
 	free(node->cidrs);
 	free(node->record_dir);
 	free(node->name);

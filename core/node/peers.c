@@ -224,6 +224,7 @@ static void peers_free(struct pb_peers *peers)
 	peers_cidr_free(peers);
 	peers_pods_free(peers);
 	peers_nodes_free(peers);
+	peers_addresses_free(peers);
 	free(peers->host_claims);
 	pb_ipcache_free(peers->ipcache);
 	pb_idents_free(peers->idents);

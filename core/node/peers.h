@@ -5,8 +5,8 @@
  * Owns the watches of pods (all of the cluster), namespaces and nodes, the numbers of identities
  * and the two LPM maps. An identity is a set of labels; equal sets have equal numbers, also
  * after a restart, for the maps of plugins that stay pinned speak in numbers. Knows no interface
- * and no endpoint: node.c asks, and is told of changes. Publishes the topics "identities" and
- * "endpoints" by the hooks given to it.
+ * and no endpoint: node.c asks, and is told of changes. Publishes the topics "identities",
+ * "endpoints" and "node-addresses" by the hooks given to it.
  */
 #ifndef PB_PEERS_H
 #define PB_PEERS_H
@@ -18,6 +18,7 @@
 #include <datapath/datapath.h>
 #include <kube/kube.h>
 #include <patchbay/topics/endpoints.h>
+#include <patchbay/topics/node_addresses.h>
 
 struct pb_peers;
 
@@ -80,6 +81,12 @@ int pb_peers_local_pod(struct pb_peers *peers, const char *ns, const char *name,
 		       const struct pb_kube_addr *ips, uint32_t n_ips);
 /* All addresses of this node's own interfaces, as netlink tells. -ENOMEM. */
 int pb_peers_host_addrs(struct pb_peers *peers, const struct pb_kube_addr *ips, uint32_t n_ips);
+/*
+ * The same with their interfaces, for the topic "node-addresses"; an address may be there more than
+ * once. What the Node object says of them is added. -ENOMEM.
+ */
+int pb_peers_node_addresses(struct pb_peers *peers, const struct pb_node_address *addrs,
+			    uint32_t n);
 
 /*
  * host->cidr_hold() and cidr_release(): counted by the caller's `owner`. -EINVAL: bits outside of

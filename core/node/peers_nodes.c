@@ -116,6 +116,8 @@ static void node_put(struct pb_peers *peers, const struct pb_kube_node *obj)
 	node->node4 = node4;
 	/* Its addresses first, then the pods on it become usable. */
 	peers_node_update(peers, node);
+	if (node->local)
+		peers_own_node(peers, obj);
 	if (!same)
 		peers_queue(peers, &node->group);
 }
@@ -129,6 +131,8 @@ static void node_delete(struct pb_peers *peers, const struct pb_kube_node *obj)
 	peers->n_nodes--;
 	node->obj = NULL;
 	node->node4 = 0;
+	if (node->local)
+		peers_own_node(peers, NULL);
 	peers_node_update(peers, node);
 	peers_queue(peers, &node->group);
 	peers_node_settle(peers, node);

@@ -146,6 +146,11 @@ struct pb_peers {
 	struct pb_peers_topics topics;
 	struct pb_buf record; /* room for one record */
 	bool endpoints_synced;
+	struct pb_node_address *netlink_addrs; /* of this node's interfaces */
+	struct pb_node_address *node_addrs;    /* as published, by address */
+	uint32_t n_netlink_addrs, n_node_addrs;
+	bool addrs_known;
+	const struct pb_kube_node *own_node; /* NULL: not known */
 	bool quiet;
 	void (*closed)(void *arg);
 	void *closed_arg;
@@ -213,6 +218,13 @@ void peers_publish_identity(void *arg, const struct pb_ident *ident);
 void peers_withdraw_identity(void *arg, const struct pb_ident *ident);
 /* The first full view is in. */
 void peers_announce(struct pb_peers *peers);
+
+/* ---- peers_addresses.c ---- */
+
+/* Another object of this node, or none. */
+void peers_own_node(struct pb_peers *peers, const struct pb_kube_node *obj);
+void peers_publish_addresses(struct pb_peers *peers);
+void peers_addresses_free(struct pb_peers *peers);
 
 /* The prefix of a range's identity, by its labels; family 0 for a pod's. */
 struct pb_cidr peers_cidr_of(const struct pb_ident *ident);

@@ -123,6 +123,7 @@ void pb_peers_publish_to(struct pb_peers *peers, const struct pb_peers_topics *t
 	peers->topics = *topics;
 	publish_reserved(peers);
 	pb_idents_publish_all(peers->idents);
+	peers_publish_addresses(peers);
 	tell_synced(peers);
 }
 

@@ -42,6 +42,30 @@ static void plan_add(struct pb_op *op, const struct pb_generation *gen)
 							     .object = object_of(gen, s->object)};
 }
 
+static bool borrows(const struct pb_generation *gen, const char *plugin)
+{
+	const struct pb_host_object *o;
+
+	LL_FOREACH (gen->objects, o) {
+		if (pb_dp_object_borrows(o->dp, plugin))
+			return true;
+	}
+	return false;
+}
+
+/* The owner's maps may be others now: programs that borrow them are loaded again. */
+static uint32_t hooks_of_borrowers(const struct pb_op *op)
+{
+	const struct pb_plugin_entry *p;
+	uint32_t hooks = 0;
+
+	LL_FOREACH (op->m->plugins, p) {
+		if (p->live && p != op->plugin && borrows(p->live, op->name))
+			hooks |= pb_gen_hooks(p->live);
+	}
+	return hooks;
+}
+
 int pb_op_plan(struct pb_op *op, struct pb_generation *without, struct pb_generation *with)
 {
 	struct pb_plugin_entry *p;
@@ -63,6 +87,8 @@ int pb_op_plan(struct pb_op *op, struct pb_generation *without, struct pb_genera
 	if (with)
 		plan_add(op, with);
 	op->hooks = pb_gen_hooks(without) | pb_gen_hooks(with);
+	if (with)
+		op->hooks |= hooks_of_borrowers(op);
 	return 0;
 }
 

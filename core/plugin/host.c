@@ -110,4 +110,7 @@ const struct pb_host pb_host_table = {
 	.map_memory = pb_dp_map_memory,
 	.cidr_hold = pb_host_cidr_hold,
 	.cidr_release = pb_host_cidr_release,
+	.fd_keep = pb_host_fd_keep,
+	.fd_kept = pb_host_fd_kept,
+	.fd_drop = pb_host_fd_drop,
 };

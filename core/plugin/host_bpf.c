@@ -42,6 +42,30 @@ static int object_add(struct pb_generation *gen, const char *name, struct pb_dp_
 	return 0;
 }
 
+/* Whoever borrows needs the owner: it is loaded before and can't be unloaded meanwhile. */
+static int borrow_check(struct pb_generation *gen, const struct pb_bpf_object *o,
+			const struct pb_map_opts *mo)
+{
+	char list[sizeof(gen->manifest.requires)], *save = NULL;
+
+	if (!(mo->flags & PB_MAP_BORROWED))
+		return 0;
+	if (mo->flags != PB_MAP_BORROWED || mo->max_entries)
+		return pb_err_set(&gen->fail, -EINVAL,
+				  "bpf_object(): %s: map %s: a borrowed map takes its size and "
+				  "all that other flags say from its owner",
+				  o->name, mo->name);
+	memcpy(list, gen->manifest.requires, sizeof(list));
+	for (char *w = strtok_r(list, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+		if (pb_borrow_from(mo->name, w))
+			return 0;
+	}
+	return pb_err_set(&gen->fail, -EINVAL,
+			  "bpf_object(): %s: map %s: a borrowed map is named PLUGIN__MAP, and the "
+			  "manifest must require that plugin",
+			  o->name, mo->name);
+}
+
 /* Elements lie as far apart as the plugin's compiler saw them. */
 static int map_opts_check(struct pb_generation *gen, const struct pb_bpf_object *o)
 {
@@ -55,10 +79,12 @@ static int map_opts_check(struct pb_generation *gen, const struct pb_bpf_object 
 					  "bpf_object(): %s: every struct pb_map_opts needs its "
 					  "size and a name",
 					  o->name);
-		if (mo.flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED))
+		if (mo.flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED | PB_MAP_BORROWED))
 			return pb_err_set(&gen->fail, -EINVAL,
 					  "bpf_object(): %s: map %s: unknown bits in flags %#x",
 					  o->name, mo.name, mo.flags);
+		if (borrow_check(gen, o, &mo) < 0)
+			return -EINVAL;
 		at += mo.size;
 	}
 	return 0;

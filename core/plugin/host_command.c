@@ -102,6 +102,39 @@ static void run(struct pb_command_entry *e, struct pb_request *req, const char *
 	answer(req, gen, e->name, rc, &out);
 }
 
+/* A plugin that is being swapped, or says nothing useful, is left out: it has a row of its own. */
+static void add_details(const struct pb_command_entry *e, cJSON *status)
+{
+	struct pb_generation *gen = e->owner->live;
+	struct pb_host_command *c = command_find(gen, e->name);
+	PB_BUF_FREE struct pb_buf out = {0};
+	struct pb_call call;
+	char name[64];
+	int rc;
+
+	if (!c || gen->hold_events)
+		return;
+	pb_call_enter(gen, PB_STEP_COMMAND, &call);
+	rc = c->fn(&gen->ctx, c->arg, NULL, 0, &out);
+	pb_call_leave(gen, PB_STEP_COMMAND, &call);
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(e->name, " "), e->name);
+	if (rc == 0 && out.len && check_answer(&out) == 0 &&
+	    !cJSON_GetObjectItemCaseSensitive(status, name))
+		cJSON_AddRawToObject(status, name, out.data);
+}
+
+void pb_manager_details_json(struct pb_manager *m, cJSON *status)
+{
+	const struct pb_command_entry *e;
+
+	LL_FOREACH (m->commands, e) {
+		const char *second = strchr(e->name, ' ');
+
+		if (second && strcmp(second, " status") == 0)
+			add_details(e, status);
+	}
+}
+
 static void on_command(void *arg, struct pb_request *req, const char *const *args, uint32_t n_args)
 {
 	struct pb_command_entry *e = arg;

@@ -256,6 +256,7 @@ static void unload_finish(struct pb_op *op, int rc)
 	pb_info("plugin", "%s %s unloaded, generation %u", op->name, op->old->manifest.version,
 		op->old->number);
 	pb_gen_retire(PB_TAKE_PTR(op->old));
+	pb_host_kept_free(op->plugin);
 	pb_op_finish(op, 0);
 }
 

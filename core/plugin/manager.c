@@ -126,6 +126,7 @@ static void manager_free(struct pb_manager *m)
 	pb_core_topics_free(m);
 	LL_FOREACH_SAFE(m->plugins, p, tmp)
 	{
+		pb_host_kept_free(p);
 		free(p->name);
 		free(p->path);
 		free(p);

@@ -83,6 +83,11 @@ void pb_manager_synced(struct pb_manager *m, const char *topic);
 
 cJSON *pb_manager_list_json(struct pb_manager *m);   /* table for `plugin list` */
 cJSON *pb_manager_status_json(struct pb_manager *m); /* summary for `status` */
+/*
+ * For `status --verbose`: adds what each command of a plugin that is called "NAME status" answers,
+ * under NAME.
+ */
+void pb_manager_details_json(struct pb_manager *m, cJSON *status);
 /* Every metric of plugins and of this room, as Prometheus text. */
 int pb_manager_metrics(struct pb_manager *m, struct pb_buf *out);
 

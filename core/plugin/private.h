@@ -23,6 +23,7 @@
 #define PB_LINGER_MAX 4			/* generations that may wait to be unmapped */
 #define PB_HELD_MAX 4096		/* ring events kept back for one generation */
 #define PB_METRICS_MAX 1024
+#define PB_KEPT_MAX 1024    /* fds kept for one plugin */
 #define PB_POOL_THREADS "8" /* of libuv's pool, for operations, work and name look-ups */
 #define PB_WORKS_MAX 4	    /* of them for plugins' work, so that operations never wait */
 
@@ -191,12 +192,20 @@ struct pb_generation {
 	struct pb_generation *next_lingering;
 };
 
+/* A duplicate of a plugin's file descriptor, over its generations. */
+struct pb_kept_fd {
+	char *name;
+	int fd;
+	UT_hash_handle hh;
+};
+
 /* A plugin by name, over all its generations. */
 struct pb_plugin_entry {
 	char *name;
 	char *path; /* where the live generation was read from */
 	struct pb_generation *live;
 	struct pb_generation *next_gen; /* being loaded */
+	struct pb_kept_fd *kept;	/* host->fd_keep() */
 	char last_error[1024];
 	uint64_t swap_ns;
 	uint64_t flip_ns;
@@ -373,6 +382,12 @@ void pb_host_kube_free(struct pb_generation *gen);
 int pb_host_cidr_hold(struct pb_ctx *ctx, const struct pb_cidr *cidr, uint32_t *ret_identity);
 int pb_host_cidr_release(struct pb_ctx *ctx, const struct pb_cidr *cidr);
 void pb_host_cidr_free(struct pb_generation *gen);
+
+int pb_host_fd_keep(struct pb_ctx *ctx, const char *name, int fd);
+int pb_host_fd_kept(struct pb_ctx *ctx, const char *name, int *ret_fd);
+int pb_host_fd_drop(struct pb_ctx *ctx, const char *name);
+/* Closes all that is kept for a plugin. */
+void pb_host_kept_free(struct pb_plugin_entry *plugin);
 
 int pb_host_timer_start(struct pb_ctx *ctx, uint64_t delay_ms, uint64_t repeat_ms, pb_timer_fn fn,
 			void *arg, uint32_t *ret_id);

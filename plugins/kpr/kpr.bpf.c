@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Socket load balancing: the address that an application names is exchanged for a backend's at
- * connect() and sendmsg(), and the other way round at recvmsg() and getpeername(). No packet is
- * touched.
+ * connect() and sendmsg(), and the other way round at recvmsg() and getpeername(). bind() to a
+ * port of this node that a Service has is refused. No packet is touched.
  *
  * Owns no state but map kpr_reverse. A call that names no frontend passes unchanged.
  */
 #include <patchbay/bpf.h>
 
-#include "kpr_bpf_maps.h"
+#include "kpr_resolve.h"
 
 #define AF_INET_PROTO_TCP 6
 #define AF_INET_PROTO_UDP 17
@@ -16,7 +16,11 @@
 #define AF_INET_PROTO_MPTCP 262
 
 #define ECONNREFUSED 111
+#define EADDRINUSE 98
 #define ENOMEM 12
+
+#define AF_INET 2
+#define AF_INET6 10
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -25,18 +29,13 @@ struct {
 	__type(value, struct kpr_reverse);
 } kpr_reverse SEC(".maps");
 
-/* What became of a call. */
-enum outcome {
-	NOT_OURS = 0,
-	TRANSLATED = 1,
-	NO_BACKEND = 2,
-	NO_MEMORY = 3,
-};
+/* What became of a call, besides enum kpr_outcome. */
+#define NO_MEMORY 3
 
-/* 0 for a protocol that has no Services. */
-PB_INLINE __u8 service_protocol(const struct bpf_sock_addr *ctx)
+/* 0 for a protocol that has no Services. SCTP: its sockets choose addresses where no hook is. */
+PB_INLINE __u8 service_protocol(__u32 protocol)
 {
-	switch (ctx->protocol) {
+	switch (protocol) {
 	case AF_INET_PROTO_TCP:
 	case AF_INET_PROTO_MPTCP:
 		return AF_INET_PROTO_TCP;
@@ -52,25 +51,16 @@ PB_INLINE void key_from_ctx4(const struct bpf_sock_addr *ctx, struct pb_svc_key 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->addr.v4 = ctx->user_ip4;
 	key->port = (__be16)ctx->user_port;
-	key->protocol = service_protocol(ctx);
+	key->protocol = service_protocol(ctx->protocol);
 	key->family = 4;
 }
 
 /* An IPv4 address in IPv6 dress is a frontend of family 4. */
-PB_INLINE int key_from_ctx6(const struct bpf_sock_addr *ctx, struct pb_svc_key *key)
+PB_INLINE int unmap(struct pb_svc_key *key)
 {
-	int mapped;
+	int mapped = key->addr.v6[0] == 0 && key->addr.v6[1] == 0 &&
+		     key->addr.v6[2] == bpf_htonl(0xffff);
 
-	__builtin_memset(key, 0, sizeof(*key));
-	key->addr.v6[0] = ctx->user_ip6[0];
-	key->addr.v6[1] = ctx->user_ip6[1];
-	key->addr.v6[2] = ctx->user_ip6[2];
-	key->addr.v6[3] = ctx->user_ip6[3];
-	key->port = (__be16)ctx->user_port;
-	key->protocol = service_protocol(ctx);
-	key->family = 6;
-	mapped = key->addr.v6[0] == 0 && key->addr.v6[1] == 0 &&
-		 key->addr.v6[2] == bpf_htonl(0xffff);
 	if (mapped) {
 		key->addr.v4 = key->addr.v6[3];
 		key->addr.v6[2] = 0;
@@ -80,134 +70,84 @@ PB_INLINE int key_from_ctx6(const struct bpf_sock_addr *ctx, struct pb_svc_key *
 	return mapped;
 }
 
-/* Spreads a number evenly over 0..n-1. */
-PB_INLINE __u32 spread(__u32 number, __u32 n)
+PB_INLINE int key_from_ctx6(const struct bpf_sock_addr *ctx, struct pb_svc_key *key)
 {
-	return (__u32)(((__u64)number * n) >> 32);
+	__builtin_memset(key, 0, sizeof(*key));
+	key->addr.v6[0] = ctx->user_ip6[0];
+	key->addr.v6[1] = ctx->user_ip6[1];
+	key->addr.v6[2] = ctx->user_ip6[2];
+	key->addr.v6[3] = ctx->user_ip6[3];
+	key->port = (__be16)ctx->user_port;
+	key->protocol = service_protocol(ctx->protocol);
+	key->family = 6;
+	return unmap(key);
 }
 
-/* One load, whatever the compiler would rather do: the memory changes under us. */
-#define ONCE(x_) (*(const volatile __typeof__(x_) *)&(x_))
-
-/*
- * The backend behind a slot if both belong to the pool. A copy, looked at last: whatever happens
- * to the record from then on, and however long this program is held up, the copy was the pool's.
- */
-PB_INLINE int backend_of(__u32 at, __u32 pool, struct pb_svc_backend *ret_backend)
+PB_INLINE bool same_frontend(const struct pb_svc_key *a, const struct pb_svc_key *b)
 {
-	struct pb_svc_slot *slot = bpf_map_lookup_elem(&kpr_slots, &at);
-	struct pb_svc_backend *b;
-	union {
-		__u64 word;
-		struct pb_svc_slot slot;
-	} seen;
-	__u32 id;
-
-	if (!slot)
-		return 0;
-	seen.word = *(const volatile __u64 *)slot;
-	if (seen.slot.pool != pool)
-		return 0;
-	id = seen.slot.backend;
-	b = bpf_map_lookup_elem(&kpr_backends, &id);
-	if (!b)
-		return 0;
-	ret_backend->addr.v6[0] = ONCE(b->addr.v6[0]);
-	ret_backend->addr.v6[1] = ONCE(b->addr.v6[1]);
-	ret_backend->addr.v6[2] = ONCE(b->addr.v6[2]);
-	ret_backend->addr.v6[3] = ONCE(b->addr.v6[3]);
-	ret_backend->port = ONCE(b->port);
-	ret_backend->family = ONCE(b->family);
-	return ONCE(b->pool) == pool;
-}
-
-/* What choose() found: where the call goes, and the frontend's id. */
-struct choice {
-	struct pb_svc_backend backend;
-	__u32 id;
-};
-
-/*
- * The backend for a new connection (TCP) or for this socket's datagrams (UDP: consecutive ones
- * go to the same). Looks again when entry, slot and record don't belong together.
- */
-PB_INLINE enum outcome choose(const struct pb_svc_key *key, __u64 cookie, struct choice *ret_choice)
-{
-	__u32 number = key->protocol == AF_INET_PROTO_TCP
-			       ? bpf_get_prandom_u32()
-			       : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
-	__u32 mask = pb_svc_tie(key, 0);
-
-#pragma unroll
-	for (int i = 0; i < 3; i++) {
-		struct pb_svc *svc = bpf_map_lookup_elem(&kpr_services, key);
-		__u32 count, tie;
-
-		if (!svc)
-			return NOT_OURS;
-		count = ONCE(svc->count);
-		if (count == 0) {
-			if (i < 2)
-				continue;
-			return svc->flags & PB_SVC_FAIL_OPEN ? NOT_OURS : NO_BACKEND;
-		}
-		tie = ONCE(svc->tie);
-		if (!backend_of(ONCE(svc->base) + spread(number, count), tie ^ mask,
-				&ret_choice->backend))
-			continue;
-		ret_choice->id = ONCE(svc->id);
-		if (ONCE(svc->tie) == tie)
-			return TRANSLATED;
-	}
-	return NO_BACKEND;
+	return a->addr.v6[0] == b->addr.v6[0] && a->addr.v6[1] == b->addr.v6[1] &&
+	       a->addr.v6[2] == b->addr.v6[2] && a->addr.v6[3] == b->addr.v6[3] &&
+	       a->port == b->port;
 }
 
 /* Written only when it says something new: the map is shared by all sockets of the node. */
-PB_INLINE long remember(const struct pb_svc_key *frontend, __u64 cookie,
-			const struct choice *choice, int may_exist)
+PB_INLINE long remember(const struct pb_svc_key *asked, bool anywhere, __u64 cookie,
+			const struct kpr_choice *choice)
 {
 	const struct pb_svc_backend *b = &choice->backend;
 	struct kpr_reverse_key key = {.cookie = cookie,
 				      .addr = b->addr,
 				      .port = b->port,
-				      .protocol = frontend->protocol,
+				      .protocol = asked->protocol,
 				      .family = b->family};
-	struct kpr_reverse value = {.frontend = *frontend, .id = choice->id};
+	struct kpr_reverse value = {.frontend = *asked,
+				    .id = choice->id,
+				    .flags = anywhere ? KPR_REVERSE_ANYWHERE : 0};
 
-	if (may_exist) {
+	/* A connection has a socket of its own, so nothing can stand there. */
+	if (asked->protocol != AF_INET_PROTO_TCP) {
 		struct kpr_reverse *old = bpf_map_lookup_elem(&kpr_reverse, &key);
 
-		if (old && old->id == value.id)
+		if (old && old->id == value.id && same_frontend(&old->frontend, asked))
 			return 0;
 	}
 	return bpf_map_update_elem(&kpr_reverse, &key, &value, BPF_ANY);
 }
 
 /*
- * Common part of connect and sendmsg: on TRANSLATED *ret_choice is where the call goes. A
- * datagram whose answer could not be translated back is refused rather than answered by a
- * stranger; a connection only loses its getpeername().
+ * Common part of connect and sendmsg: on KPR_CHOSEN *ret_choice is where the call goes. The
+ * datagrams of a socket go to one backend as long as the pool stays the same. A datagram whose
+ * answer could not be translated back is refused rather than answered by a stranger; a connection
+ * only loses its getpeername().
  */
-PB_INLINE enum outcome translate(struct bpf_sock_addr *ctx, const struct pb_svc_key *key,
-				 struct choice *ret_choice)
+PB_INLINE int translate(struct bpf_sock_addr *ctx, const struct pb_svc_key *asked,
+			struct kpr_choice *ret_choice)
 {
-	enum outcome outcome;
+	struct kpr_resolved front;
+	struct kpr_asker asker = {0};
+	struct kpr_caller who;
 	__u64 cookie;
+	int outcome;
 
-	if (key->protocol == 0 || key->port == 0)
-		return NOT_OURS;
+	if (asked->protocol == 0 || asked->port == 0 || !kpr_caller_of(ctx, &who) ||
+	    !kpr_resolve(&who, asked, &front))
+		return KPR_NOT_OURS;
 	cookie = bpf_get_socket_cookie(ctx);
-	outcome = choose(key, cookie, ret_choice);
-	if (outcome == TRANSLATED &&
-	    remember(key, cookie, ret_choice, key->protocol != AF_INET_PROTO_TCP) < 0 &&
-	    key->protocol != AF_INET_PROTO_TCP)
+	asker.client.v6[0] = (__u32)who.netns;
+	asker.client.v6[1] = (__u32)(who.netns >> 32);
+	asker.number = asked->protocol == AF_INET_PROTO_TCP
+			       ? bpf_get_prandom_u32()
+			       : (__u32)((cookie * 0x9e3779b97f4a7c15ULL) >> 32);
+	outcome = kpr_choose(&front.key, front.svc, &asker, ret_choice);
+	if (outcome == KPR_CHOSEN && remember(asked, front.anywhere, cookie, ret_choice) < 0 &&
+	    asked->protocol != AF_INET_PROTO_TCP)
 		outcome = NO_MEMORY;
 	return outcome;
 }
 
-PB_INLINE int leave(struct bpf_sock_addr *ctx, enum outcome outcome)
+PB_INLINE int leave(struct bpf_sock_addr *ctx, int outcome)
 {
-	if (outcome == NO_BACKEND)
+	if (outcome == KPR_NO_BACKEND)
 		return pb_deny(ctx, ECONNREFUSED, PB_REASON_NO_SERVICE);
 	if (outcome == NO_MEMORY)
 		return pb_deny(ctx, ENOMEM, PB_REASON_PLUGIN);
@@ -216,14 +156,14 @@ PB_INLINE int leave(struct bpf_sock_addr *ctx, enum outcome outcome)
 
 PB_INLINE int forward4(struct bpf_sock_addr *ctx)
 {
-	struct choice choice = {0};
+	struct kpr_choice choice = {0};
 	const struct pb_svc_backend *b = &choice.backend;
-	enum outcome outcome;
+	int outcome;
 	struct pb_svc_key key;
 
 	key_from_ctx4(ctx, &key);
 	outcome = translate(ctx, &key, &choice);
-	if (outcome == TRANSLATED) {
+	if (outcome == KPR_CHOSEN) {
 		pb_sock_keep_orig(ctx);
 		ctx->user_ip4 = b->addr.v4;
 		ctx->user_port = b->port;
@@ -233,14 +173,14 @@ PB_INLINE int forward4(struct bpf_sock_addr *ctx)
 
 PB_INLINE int forward6(struct bpf_sock_addr *ctx)
 {
-	struct choice choice = {0};
+	struct kpr_choice choice = {0};
 	const struct pb_svc_backend *b = &choice.backend;
-	enum outcome outcome;
+	int outcome;
 	struct pb_svc_key key;
 	int mapped = key_from_ctx6(ctx, &key);
 
 	outcome = translate(ctx, &key, &choice);
-	if (outcome == TRANSLATED) {
+	if (outcome == KPR_CHOSEN) {
 		pb_sock_keep_orig(ctx);
 		if (mapped) {
 			ctx->user_ip6[3] = b->addr.v4;
@@ -266,6 +206,7 @@ PB_INLINE int recall(struct bpf_sock_addr *ctx, const struct pb_svc_key *peer,
 				      .port = peer->port,
 				      .protocol = peer->protocol,
 				      .family = peer->family};
+	struct pb_svc_key entry;
 	struct pb_svc *svc;
 	struct kpr_reverse *r;
 
@@ -276,7 +217,10 @@ PB_INLINE int recall(struct bpf_sock_addr *ctx, const struct pb_svc_key *peer,
 	if (!r)
 		return 0;
 	*ret_frontend = r->frontend;
-	svc = bpf_map_lookup_elem(&kpr_services, ret_frontend);
+	entry = r->frontend;
+	if (r->flags & KPR_REVERSE_ANYWHERE)
+		__builtin_memset(&entry.addr, 0, sizeof(entry.addr));
+	svc = bpf_map_lookup_elem(&kpr_services, &entry);
 	if (svc && svc->id == r->id)
 		return 1;
 	bpf_map_delete_elem(&kpr_reverse, &key);
@@ -354,4 +298,72 @@ PB_SOCK_ADDR(getpeername4, kpr_getpeername4)
 PB_SOCK_ADDR(getpeername6, kpr_getpeername6)
 {
 	return back6(ctx);
+}
+
+/* ---- bind ---- */
+
+PB_INLINE int bind(struct bpf_sock_addr *ctx, const struct pb_svc_key *at)
+{
+	struct kpr_caller who;
+
+	if (at->protocol == 0 || at->port == 0 || !kpr_caller_of(ctx, &who) || !who.host ||
+	    !(who.settings->flags & PB_SVC_SET_BIND_PROTECTION) || !kpr_bind_taken(&who, at))
+		return pb_next(ctx);
+	return pb_deny(ctx, EADDRINUSE, PB_REASON_PLUGIN);
+}
+
+PB_SOCK_ADDR(bind4, kpr_bind4)
+{
+	struct pb_svc_key at;
+
+	key_from_ctx4(ctx, &at);
+	return bind(ctx, &at);
+}
+
+PB_SOCK_ADDR(bind6, kpr_bind6)
+{
+	struct pb_svc_key at;
+
+	key_from_ctx6(ctx, &at);
+	return bind(ctx, &at);
+}
+
+/* ---- a socket ends ---- */
+
+/* Of the peer it is connected to. What it sent datagrams to unconnected isn't known here. */
+PB_INLINE void forget(struct bpf_sock *ctx)
+{
+	struct pb_svc_key peer = {.port = ctx->dst_port,
+				  .protocol = service_protocol(ctx->protocol)};
+	struct kpr_reverse_key key = {0};
+
+	if (peer.protocol == 0 || peer.port == 0)
+		return;
+	if (ctx->family == AF_INET) {
+		peer.family = 4;
+		peer.addr.v4 = ctx->dst_ip4;
+	} else if (ctx->family == AF_INET6) {
+		peer.family = 6;
+		peer.addr.v6[0] = ctx->dst_ip6[0];
+		peer.addr.v6[1] = ctx->dst_ip6[1];
+		peer.addr.v6[2] = ctx->dst_ip6[2];
+		peer.addr.v6[3] = ctx->dst_ip6[3];
+		unmap(&peer);
+	} else {
+		return;
+	}
+	key.cookie = bpf_get_socket_cookie(ctx);
+	key.addr = peer.addr;
+	key.port = peer.port;
+	key.protocol = peer.protocol;
+	key.family = peer.family;
+	/* A deletion takes a lock even when there is nothing, which is the common case. */
+	if (bpf_map_lookup_elem(&kpr_reverse, &key))
+		bpf_map_delete_elem(&kpr_reverse, &key);
+}
+
+SEC("cgroup/sock_release") int kpr_sock_release(struct bpf_sock *ctx)
+{
+	forget(ctx);
+	return pb_next(ctx);
 }

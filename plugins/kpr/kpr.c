@@ -13,9 +13,33 @@
 #include <string.h>
 
 #include "kpr.h"
+#include "kpr_settings.h"
 
 /* How long one turn of writing may keep the loop. */
 #define TURN_NS 1000000ULL
+static int write_settings(struct pb_ctx *ctx)
+{
+	const struct kpr *kpr = ctx->self;
+	const struct kpr_config *c = &kpr->config;
+	struct pb_svc_settings s = {.host_netns = kpr->host_netns,
+				    .loopback4 = c->loopback4,
+				    .node_port_min = c->node_port_min,
+				    .node_port_max = c->node_port_max,
+				    .snat_min = (uint16_t)(c->node_port_max + 1),
+				    .snat_max = 65535};
+	union pb_addr addr;
+
+	s.flags = (c->cluster_ip_external ? PB_SVC_SET_EXTERNAL_CLUSTER_IP : 0) |
+		  (c->bind_protection ? PB_SVC_SET_BIND_PROTECTION : 0) |
+		  (c->host_sockets_only ? PB_SVC_SET_HOST_SOCKETS_ONLY : 0) |
+		  (c->node_ports ? PB_SVC_SET_NODE_PORT : 0);
+	if (kpr_nodes_primary(&kpr->nodes, 4, &addr))
+		s.node4 = addr.v4;
+	if (kpr_nodes_primary(&kpr->nodes, 6, &addr))
+		memcpy(s.node6, addr.v6, sizeof(s.node6));
+	return kpr_settings_write(ctx, kpr->map_settings, &s);
+}
+
 static void report(struct pb_ctx *ctx)
 {
 	const struct pb_host *h = ctx->host;
@@ -55,7 +79,9 @@ static void on_timer(struct pb_ctx *ctx, void *arg)
 	kpr->timer_runs = false;
 	if (!kpr->live)
 		return;
+	write_settings(ctx);
 	after_ns = kpr_maps_run(&kpr->maps, TURN_NS);
+	kpr_health_written(&kpr->health, kpr->maps.stats.failing == 0 && !kpr->model.dirty);
 	report(ctx);
 	if (after_ns != UINT64_MAX)
 		run_after(ctx, (after_ns + 999999) / 1000000);
@@ -68,8 +94,7 @@ static int use_maps(struct pb_ctx *ctx)
 
 	if (kpr->maps_ready)
 		return 0;
-	rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, kpr->map_services, kpr->map_slots,
-			   kpr->map_backends);
+	rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, &kpr->handles);
 	if (rc < 0)
 		kpr_maps_free(&kpr->maps);
 	kpr->maps_ready = rc == 0;
@@ -83,7 +108,7 @@ static bool maps_are_new(struct pb_ctx *ctx)
 	struct pb_svc_key key;
 
 	if (!kpr->asked)
-		kpr->early = ctx->host->map_next(kpr->map_services, NULL, &key) == -ENOENT;
+		kpr->early = ctx->host->map_next(kpr->handles.services, NULL, &key) == -ENOENT;
 	kpr->asked = true;
 	return kpr->early;
 }
@@ -95,56 +120,29 @@ static bool maps_are_new(struct pb_ctx *ctx)
 static void write_early(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = ctx->self;
-	bool all = kpr->model.services_synced && kpr->model.backends_synced;
+	bool all = kpr_model_owners_known(&kpr->model) && kpr->model.backends_synced &&
+		   kpr->model.addresses_synced;
 
 	/* start() says why when they can't be used. */
 	if (!maps_are_new(ctx) || use_maps(ctx) < 0)
+		return;
+	if (write_settings(ctx) < 0)
 		return;
 	kpr_maps_run(&kpr->maps, all ? UINT64_MAX : TURN_NS);
 	report(ctx);
 }
 
-/* Something changed: write it in the loop's next turn, with whatever else comes in this one. */
-static void changed(struct pb_ctx *ctx, const char *name, int rc)
+/* In the loop's next turn, with whatever else comes in this one. */
+void kpr_changed(struct pb_ctx *ctx, const char *name, int rc)
 {
 	struct kpr *kpr = ctx->self;
 
 	if (rc < 0)
-		ctx->host->log(ctx, PB_LOG_ERROR, "Service %s: not taken in (%s)", name,
-			       strerror(-rc));
+		ctx->host->log(ctx, PB_LOG_ERROR, "%s: not taken in (%s)", name, strerror(-rc));
 	if (kpr->live)
 		run_after(ctx, 0);
 	else if (!kpr->started)
 		write_early(ctx);
-}
-
-static void on_service(struct pb_ctx *ctx, void *arg, const struct pb_kube_event *event)
-{
-	struct kpr *kpr = ctx->self;
-	const struct pb_kube_service *obj = event->object;
-	int rc = 0;
-
-	(void)arg;
-	if (event->kind == PB_KUBE_PUT)
-		rc = kpr_model_service(&kpr->model, obj);
-	else if (event->kind == PB_KUBE_DELETE)
-		kpr_model_service_gone(&kpr->model, obj);
-	else
-		kpr_model_services_synced(&kpr->model);
-	changed(ctx, obj ? obj->meta.name : "", rc);
-}
-
-static void on_backends(struct pb_ctx *ctx, void *arg, const struct pb_record *record)
-{
-	struct kpr *kpr = ctx->self;
-	int rc = 0;
-
-	(void)arg;
-	if (record->kind == PB_RECORD_SYNCED)
-		kpr_model_backends_synced(&kpr->model);
-	else
-		rc = kpr_model_record(&kpr->model, record);
-	changed(ctx, record->key ? record->key : "", rc);
 }
 
 /* ---- life ---- */
@@ -182,7 +180,7 @@ static int declare(struct pb_ctx *ctx)
 	const struct pb_host *h = ctx->host;
 	struct pb_command list = {.size = sizeof(list),
 				  .name = "service list",
-				  .usage = "[NAMESPACE]",
+				  .usage = "[NAMESPACE] [--type TYPE]",
 				  .help = "Services and their frontends",
 				  .fn = kpr_report_services};
 	struct pb_command show = {.size = sizeof(show),
@@ -195,10 +193,7 @@ static int declare(struct pb_ctx *ctx)
 	if (rc == 0)
 		rc = declare_metrics(ctx);
 	if (rc == 0)
-		rc = h->kube_watch(ctx, PB_KUBE_SERVICE, on_service, NULL);
-	if (rc == 0)
-		rc = h->subscribe(ctx, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION, on_backends,
-				  NULL);
+		rc = kpr_inputs_declare(ctx);
 	if (rc == 0)
 		rc = h->command(ctx, &list);
 	return rc < 0 ? rc : h->command(ctx, &show);
@@ -213,18 +208,41 @@ static void kpr_stop(struct pb_ctx *ctx)
 	/* Called off before it began: who goes on with the maps knows nothing of these entries. */
 	if (!kpr->started && kpr->early && kpr->maps_ready)
 		kpr_maps_take_back(&kpr->maps);
+	kpr_health_free(&kpr->health);
 	/* The model's ports name pools. */
 	kpr_model_free(&kpr->model);
 	kpr_maps_free(&kpr->maps);
+	kpr_nodes_free(&kpr->nodes);
 	kpr_config_free(&kpr->config);
 	free(kpr);
 	ctx->self = NULL;
 }
 
+static void init_model(struct pb_ctx *ctx)
+{
+	struct kpr *kpr = ctx->self;
+	const struct kpr_config *c = &kpr->config;
+	const struct kpr_model_opts opts = {.proxy_name = c->proxy_name,
+					    .fail_open = (const char *const *)c->fail_open,
+					    .node = ctx->host->node_name(ctx),
+					    .node_ports = c->node_ports,
+					    .external_ips = c->external_ips,
+					    .load_balancer = c->load_balancer,
+					    .host_ports = c->host_ports,
+					    .node_port_min = c->node_port_min,
+					    .node_port_max = c->node_port_max,
+					    .warn = kpr_warn,
+					    .warn_arg = ctx};
+
+	kpr_model_init(&kpr->model, &opts);
+	kpr_nodes_init(&kpr->nodes, &c->node_rule);
+	kpr_health_init(&kpr->health, ctx, &c->health);
+	kpr->host_netns = kpr_settings_netns_cookie();
+}
+
 static int kpr_prepare(struct pb_ctx *ctx)
 {
 	struct kpr *kpr = calloc(1, sizeof(*kpr));
-	struct kpr_model_opts opts;
 	int rc;
 
 	if (!kpr)
@@ -232,10 +250,7 @@ static int kpr_prepare(struct pb_ctx *ctx)
 	ctx->self = kpr;
 	rc = kpr_config_parse(ctx, &kpr->config);
 	if (rc == 0) {
-		opts = (struct kpr_model_opts){.proxy_name = kpr->config.proxy_name,
-					       .fail_open =
-						       (const char *const *)kpr->config.fail_open};
-		kpr_model_init(&kpr->model, &opts);
+		init_model(ctx);
 		rc = declare(ctx);
 	}
 	if (rc < 0)
@@ -248,10 +263,13 @@ static int kpr_start(struct pb_ctx *ctx)
 	struct kpr *kpr = ctx->self;
 	int rc = use_maps(ctx);
 
+	if (rc == 0)
+		rc = write_settings(ctx);
 	kpr->started = true;
 	if (rc < 0)
 		return ctx->host->fail(ctx, rc, "the maps can't be used");
 	kpr->live = true;
+	kpr_health_start(&kpr->health);
 	run_after(ctx, 0);
 	return 0;
 }
@@ -262,6 +280,7 @@ static int kpr_quiesce(struct pb_ctx *ctx)
 	struct kpr *kpr = ctx->self;
 
 	kpr->live = false;
+	kpr_health_quiesce(&kpr->health);
 	return 0;
 }
 

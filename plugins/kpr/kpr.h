@@ -5,23 +5,39 @@
 #ifndef KPR_H
 #define KPR_H
 
+#include "kpr_health.h"
 #include "kpr_maps.h"
 #include "kpr_model.h"
+#include "kpr_nodes.h"
 
 struct kpr_config {
 	uint32_t services_max;
 	uint32_t backends_max;
 	char *proxy_name;
 	char **fail_open; /* ends with NULL */
+	struct kpr_node_rule node_rule;
+	uint16_t node_port_min; /* both ends belong to the range */
+	uint16_t node_port_max;
+	__be32 loopback4;
+	bool node_ports;
+	bool bind_protection;
+	bool external_ips;
+	bool host_ports;
+	bool load_balancer;
+	bool cluster_ip_external;
+	bool host_sockets_only;
+	bool maglev;
+	struct kpr_health_config health;
 };
 
 struct kpr {
 	struct kpr_config config;
 	struct kpr_model model;
 	struct kpr_maps maps;
-	struct pb_map *map_services;
-	struct pb_map *map_slots;
-	struct pb_map *map_backends;
+	struct kpr_nodes nodes;
+	struct kpr_health health;
+	struct kpr_handles handles;
+	struct pb_map *map_settings;
 	uint32_t timer;
 	uint64_t timer_ms; /* its delay */
 	bool timer_runs;
@@ -38,6 +54,7 @@ struct kpr {
 	uint32_t metric_writes;
 	uint32_t metric_errors;
 	uint32_t metric_failing;
+	uint64_t host_netns;
 };
 
 /* Reads the plugin's section. On error host->fail() has said why. Free it in any case. */
@@ -57,6 +74,13 @@ struct kpr_object {
 int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object);
 /* All objects, slots and map handles. */
 int kpr_datapath_declare(struct pb_ctx *ctx);
+
+/* All watches and subscriptions. */
+int kpr_inputs_declare(struct pb_ctx *ctx);
+/* struct kpr_model_opts.warn; `arg` is the plugin's struct pb_ctx. */
+void kpr_warn(void *arg, const char *object, const char *text);
+/* The model changed: sees to it that the maps are written. rc < 0: `name` wasn't taken in. */
+void kpr_changed(struct pb_ctx *ctx, const char *name, int rc);
 
 /* `service list [NAMESPACE]`. */
 int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,

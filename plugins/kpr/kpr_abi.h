@@ -21,9 +21,13 @@ struct kpr_reverse_key {
 	__u32 reserved;
 };
 
+/* struct kpr_reverse.flags */
+#define KPR_REVERSE_ANYWHERE (1U << 0) /* the frontend's entry is that of address zero */
+
 struct kpr_reverse {
-	struct pb_svc_key frontend;
+	struct pb_svc_key frontend; /* as the application named it */
 	__u32 id;
+	__u32 flags; /* KPR_REVERSE_* */
 };
 
 /*
@@ -46,7 +50,7 @@ struct kpr_affinity {
 
 #ifndef __bpf__
 _Static_assert(sizeof(struct kpr_reverse_key) == 32, "pinned");
-_Static_assert(sizeof(struct kpr_reverse) == 28, "pinned");
+_Static_assert(sizeof(struct kpr_reverse) == 32, "pinned");
 _Static_assert(sizeof(struct kpr_affinity_key) == 24, "pinned");
 #endif
 

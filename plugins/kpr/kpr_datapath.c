@@ -12,8 +12,8 @@
 #include <plugins/kpr/kpr.skel.h>
 #include <plugins/kpr/kpr_ns.skel.h>
 
-/* 2: struct pb_svc_key has a scope. */
-#define REVERSE_SCHEMA 2
+/* 2: struct pb_svc_key has a scope. 3: flags. */
+#define REVERSE_SCHEMA 3
 /* Slots per backend: a pool's range is a power of two, and twice there while it moves. */
 #define SLOTS_PER_BACKEND 2
 #define MAPS_MAX 16
@@ -26,6 +26,8 @@ static const struct {
 	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},	    {PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
 	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},	    {PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
 	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"}, {PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
+	{PB_HOOK_BIND4, "kpr_bind4"},		    {PB_HOOK_BIND6, "kpr_bind6"},
+	{PB_HOOK_SOCK_RELEASE, "kpr_sock_release"},
 };
 
 int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object)
@@ -131,9 +133,9 @@ int kpr_datapath_declare(struct pb_ctx *ctx)
 		const char *name;
 		struct pb_map **map;
 	} maps[] = {
-		{"kpr_services", &kpr->map_services},
-		{"kpr_slots", &kpr->map_slots},
-		{"kpr_backends", &kpr->map_backends},
+		{"kpr_services", &kpr->handles.services}, {"kpr_slots", &kpr->handles.slots},
+		{"kpr_backends", &kpr->handles.backends}, {"kpr_ranges4", &kpr->handles.ranges4},
+		{"kpr_ranges6", &kpr->handles.ranges6},	  {"kpr_settings", &kpr->map_settings},
 	};
 	int rc = declare_sockets(ctx);
 

@@ -54,7 +54,7 @@ static int map_array(struct pb_ctx *ctx, struct pb_map *map, uint32_t value_size
 }
 
 int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
-		  struct pb_map *services, struct pb_map *slots, struct pb_map *backends)
+		  const struct kpr_handles *handles)
 {
 	struct pb_map_info info = {.size = sizeof(info)};
 	void *slot_memory = NULL, *backend_memory = NULL;
@@ -64,16 +64,18 @@ int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *mode
 	memset(w, 0, sizeof(*w));
 	w->ctx = ctx;
 	w->model = model;
-	w->services = services;
+	w->services = handles->services;
+	kpr_sources_init(&w->sources, ctx, handles->ranges4, handles->ranges6);
 	w->next_id = 1;
 	w->retry_ns = UINT64_MAX;
-	rc = ctx->host->map_info(services, &info);
+	rc = ctx->host->map_info(handles->services, &info);
 	w->services_max = info.max_entries;
 	if (rc == 0)
-		rc = map_array(ctx, slots, sizeof(struct pb_svc_slot), &slot_memory, &n_slots);
+		rc = map_array(ctx, handles->slots, sizeof(struct pb_svc_slot), &slot_memory,
+			       &n_slots);
 	if (rc == 0)
-		rc = map_array(ctx, backends, sizeof(struct pb_svc_backend), &backend_memory,
-			       &n_backends);
+		rc = map_array(ctx, handles->backends, sizeof(struct pb_svc_backend),
+			       &backend_memory, &n_backends);
 	if (rc == 0)
 		rc = kpr_store_init(&w->store, slot_memory, n_slots, backend_memory, n_backends);
 	/* Without entropy, early at boot, the clock has to do. */
@@ -96,6 +98,7 @@ void kpr_maps_free(struct kpr_maps *w)
 {
 	forget_found(w);
 	kpr_store_free(&w->store);
+	kpr_sources_free(&w->sources);
 	kpr_scratch_free(&w->scratch);
 	free(w->items);
 	free(w->keys);
@@ -137,12 +140,17 @@ static int adopt_pool(struct kpr_maps *w, const struct pb_svc *value, uint32_t i
 
 static int adopt_one(struct kpr_maps *w)
 {
+	struct kpr_sources *sources = NULL;
 	struct kpr_pool *pool = NULL;
 	struct pb_svc value;
 	int rc = w->ctx->host->map_lookup(w->services, &w->adopt_at, &value);
 
 	if (rc == 0 && value.count > 0)
 		rc = adopt_pool(w, &value, pb_svc_tie(&w->adopt_at, value.tie), &pool);
+	if (rc == 0 && value.flags & PB_SVC_RANGES) {
+		sources = kpr_sources_get(&w->sources, value.ranges);
+		rc = sources ? 0 : -ENOMEM;
+	}
 	if (rc < 0)
 		return rc;
 	/* What can't be is written anew by whoever owns the frontend now. */
@@ -151,6 +159,10 @@ static int adopt_one(struct kpr_maps *w)
 	rc = kpr_model_adopt(w->model, &w->adopt_at, &value, pool);
 	if (rc == 0 && pool)
 		kpr_pool_ref(pool);
+	if (rc == 0 && sources) {
+		kpr_sources_ref(sources);
+		kpr_model_front(w->model, &w->adopt_at)->sources = sources;
+	}
 	if (rc == 0 && value.id >= w->next_id)
 		w->next_id = value.id + 1;
 	w->stats.frontends += rc == 0;
@@ -162,6 +174,9 @@ static void adopt(struct kpr_maps *w, uint64_t end_ns)
 	uint32_t done = 0;
 	int rc;
 
+	if (!w->adopt_begun && kpr_sources_adopt(&w->sources) < 0)
+		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
+				  "source ranges in the maps can't be read: they are written anew");
 	do {
 		rc = w->ctx->host->map_next(w->services, w->adopt_begun ? &w->adopt_at : NULL,
 					    &w->adopt_at);
@@ -172,6 +187,7 @@ static void adopt(struct kpr_maps *w, uint64_t end_ns)
 	if (rc == 0)
 		return;
 	forget_found(w);
+	kpr_sources_adopted(&w->sources);
 	kpr_model_adopted(w->model);
 	if (rc != -ENOENT)
 		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
@@ -191,13 +207,15 @@ static void retry_later(struct kpr_maps *w)
 
 void kpr_failed(struct kpr_maps *w, struct kpr_svc *svc, int rc)
 {
-	bool full = rc == -E2BIG || rc == -ENOSPC;
+	bool full = rc == -E2BIG || rc == -ENOSPC || rc == -EDQUOT;
 	bool failed = svc->state == KPR_SVC_FULL || svc->state == KPR_SVC_FAILED;
 
 	w->stats.errors++;
 	w->stats.failing += !failed;
 	if (!failed && full) {
-		struct kpr_full *map = rc == -E2BIG ? &w->full_frontends : &w->full_backends;
+		struct kpr_full *map = rc == -E2BIG    ? &w->full_frontends
+				       : rc == -EDQUOT ? &w->full_sources
+						       : &w->full_backends;
 
 		if (map->n++ == 0)
 			snprintf(map->first, sizeof(map->first), "%s", svc->key);
@@ -228,28 +246,35 @@ static void report_room(struct kpr_maps *w)
 {
 	report_full(w, &w->full_frontends, "map of frontends full (raise services_max)");
 	report_full(w, &w->full_backends, "map of backends full (raise backends_max)");
-	if (w->stats.failing > 0 || (!w->full_frontends.said && !w->full_backends.said))
+	report_full(w, &w->full_sources, "map of source ranges full");
+	if (w->stats.failing > 0 ||
+	    (!w->full_frontends.said && !w->full_backends.said && !w->full_sources.said))
 		return;
 	w->ctx->host->log(w->ctx, PB_LOG_INFO, "all Services have room again");
-	w->full_frontends.said = w->full_backends.said = false;
+	w->full_frontends.said = w->full_backends.said = w->full_sources.said = false;
 }
 
 /* ---- writing ---- */
 
-/* What the map names from now on, and no more. */
-static void front_now(struct kpr_maps *w, struct kpr_front *front, struct kpr_pool *pool,
-		      const struct pb_svc *value)
+/* What the map names from now on, and no more. `item`: NULL when the frontend is out of it. */
+static void front_now(struct kpr_maps *w, struct kpr_front *front, const struct kpr_item *item)
 {
 	struct kpr_pool *old = front->pool;
+	struct kpr_sources *old_sources = front->sources;
 	uint32_t old_base = front->value.base;
 
-	if (pool)
-		kpr_pool_ref(pool);
-	front->pool = pool;
-	if (value)
-		front->value = *value;
+	front->pool = item ? item->pool : NULL;
+	front->sources = item ? item->sources : NULL;
+	if (front->pool)
+		kpr_pool_ref(front->pool);
+	if (front->sources)
+		kpr_sources_ref(front->sources);
+	if (item)
+		front->value = item->value;
 	if (old)
 		kpr_pool_unref(&w->store, old, old_base);
+	if (old_sources)
+		kpr_sources_unref(&w->sources, old_sources, now_ns(w));
 }
 
 static void item_written(struct kpr_maps *w, struct kpr_item *item)
@@ -257,7 +282,7 @@ static void item_written(struct kpr_maps *w, struct kpr_item *item)
 	struct kpr_front *front = item->front;
 
 	w->stats.frontends += !front->programmed;
-	front_now(w, front, item->pool, &item->value);
+	front_now(w, front, item);
 	front->programmed = true;
 	front->adopted = false;
 	item->written = true;
@@ -280,7 +305,7 @@ static void take_back_halves(struct kpr_maps *w)
 			continue;
 		item->front->programmed = false;
 		w->stats.frontends--;
-		front_now(w, item->front, NULL, NULL);
+		front_now(w, item->front, NULL);
 	}
 }
 
@@ -346,26 +371,34 @@ static int delete_front(struct kpr_maps *w, struct kpr_front *front)
 		return rc;
 	w->stats.writes++;
 	w->stats.frontends--;
-	front_now(w, front, NULL, NULL);
+	front_now(w, front, NULL);
 	return 0;
 }
 
-static void delete_gone(struct kpr_maps *w, uint64_t end_ns)
+static void delete_failed(struct kpr_maps *w, int rc)
+{
+	w->stats.errors++;
+	w->ctx->host->log(w->ctx, PB_LOG_ERROR, "a frontend can't be deleted (%s); trying again",
+			  strerror(-rc));
+	w->retry_ns = UINT64_MAX;
+	retry_later(w);
+	w->delete_failed = true;
+}
+
+/*
+ * Those with scope EXT wait, at the end of the list, until the entries that speak of them have been
+ * written: packets from outside must not miss both.
+ */
+static void delete_gone(struct kpr_maps *w, uint64_t end_ns, uint32_t last_scope)
 {
 	struct kpr_front *front;
 
-	w->delete_failed = false;
-	while ((front = w->model->gone) && now_ns(w) < end_ns) {
+	while ((front = w->model->gone) && front->key.scope <= last_scope && !w->delete_failed &&
+	       now_ns(w) < end_ns) {
 		int rc = delete_front(w, front);
 
 		if (rc < 0) {
-			w->stats.errors++;
-			w->ctx->host->log(w->ctx, PB_LOG_ERROR,
-					  "a frontend can't be deleted (%s); trying again",
-					  strerror(-rc));
-			w->retry_ns = UINT64_MAX;
-			retry_later(w);
-			w->delete_failed = true;
+			delete_failed(w, rc);
 			return;
 		}
 		kpr_model_deleted(w->model, front);
@@ -407,11 +440,16 @@ static void retry_failed(struct kpr_maps *w)
 
 static void free_unwanted(struct kpr_maps *w)
 {
+	struct kpr_sources *sources;
 	struct kpr_pool *pool;
 
 	while ((pool = w->model->unwanted)) {
 		LL_DELETE(w->model->unwanted, pool);
 		kpr_pool_free(&w->store, pool);
+	}
+	while ((sources = w->model->unwanted_sources)) {
+		LL_DELETE(w->model->unwanted_sources, sources);
+		kpr_sources_unwanted(&w->sources, sources, now_ns(w));
 	}
 }
 
@@ -427,7 +465,9 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 	if (!w->model->adopted)
 		return 0;
 	kpr_store_release(&w->store, now);
-	delete_gone(w, end_ns);
+	kpr_sources_release(&w->sources, now, KPR_GRACE_MS * MS);
+	w->delete_failed = false;
+	delete_gone(w, end_ns, PB_SVC_SCOPE_INT);
 	retry_failed(w);
 	while (now_ns(w) < end_ns && (svc = kpr_model_next_dirty(w->model))) {
 		kpr_plan(w, svc);
@@ -435,6 +475,10 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 			commit(w);
 	}
 	commit(w);
+	if (!w->model->dirty) {
+		delete_gone(w, end_ns, PB_SVC_SCOPE_EXT);
+		kpr_store_unnamed(&w->store, now_ns(w));
+	}
 	now = now_ns(w);
 	if (w->model->dirty || (w->model->gone && !w->delete_failed))
 		return 0;

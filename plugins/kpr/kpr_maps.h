@@ -2,10 +2,10 @@
 /*
  * Brings the maps in line with the model, in turns of bounded time.
  *
- * Owns the order of writes: backends and slots first, then the frontends that name them, and what
- * nobody names any more is used again only after a grace period. A Service is written whole or
- * not at all; one that does not fit stays as it was and is tried again. Never deletes a frontend
- * to make room.
+ * Owns the order of writes: backends, slots and source ranges first, then the frontends that name
+ * them, and what nobody names any more is used again only after a grace period. A Service is
+ * written whole or not at all; one that does not fit stays as it was and is tried again. Never
+ * deletes a frontend to make room.
  */
 #ifndef KPR_MAPS_H
 #define KPR_MAPS_H
@@ -14,6 +14,7 @@
 
 #include "kpr_model.h"
 #include "kpr_pools.h"
+#include "kpr_sources.h"
 
 #define KPR_RETRY_MS 1000
 #define KPR_RETRY_MAX_MS 30000
@@ -23,6 +24,7 @@ struct kpr_item {
 	struct kpr_front *front;
 	struct kpr_svc *svc;
 	struct kpr_pool *pool;
+	struct kpr_sources *sources;
 	struct pb_svc value;
 	bool is_new; /* not in the map before */
 	bool written;
@@ -69,11 +71,13 @@ struct kpr_maps {
 	struct kpr_model *model;
 	struct pb_map *services;
 	struct kpr_store store;
+	struct kpr_source_maps sources;
 	uint32_t services_max;
 	uint32_t next_id;
 	struct kpr_stats stats;
 	struct kpr_full full_frontends;
 	struct kpr_full full_backends;
+	struct kpr_full full_sources;
 	struct pb_svc_key adopt_at; /* the last one adopted */
 	struct kpr_found *found;    /* as long as frontends are being adopted */
 	bool adopt_begun;
@@ -91,12 +95,20 @@ struct kpr_maps {
 	bool delete_failed;
 };
 
+struct kpr_handles {
+	struct pb_map *services;
+	struct pb_map *slots;
+	struct pb_map *backends;
+	struct pb_map *ranges4;
+	struct pb_map *ranges6;
+};
+
 /*
  * Not before restore(): maps the arrays and reads their sizes. -EOPNOTSUPP: the host can't map
  * them. Free with kpr_maps_free() in any case, behind the model.
  */
 int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
-		  struct pb_map *services, struct pb_map *slots, struct pb_map *backends);
+		  const struct kpr_handles *handles);
 void kpr_maps_free(struct kpr_maps *w);
 
 /*

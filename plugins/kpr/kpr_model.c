@@ -5,52 +5,21 @@
  */
 #include "kpr_model.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <utlist.h>
 
+#include "kpr_fronts.h"
 #include "kpr_pools.h"
+#include "kpr_sources.h"
 
 #define KEY_MAX 512
 #define FNV_BASIS 0xcbf29ce484222325ULL
 #define FNV_PRIME 0x100000001b3ULL
-
-/* ---- rules on single objects ---- */
-
-static const char *label(const struct pb_kube_meta *meta, const char *key)
-{
-	for (uint32_t i = 0; i < meta->n_labels; i++)
-		if (strcmp(meta->labels[i].key, key) == 0)
-			return meta->labels[i].value;
-	return NULL;
-}
-
-bool kpr_service_has_frontends(const struct pb_kube_service *obj, const char *proxy_name)
-{
-	const char *proxy = label(&obj->meta, "service.kubernetes.io/service-proxy-name");
-
-	return obj->type != PB_SERVICE_EXTERNAL_NAME && !(obj->flags & PB_SERVICE_HEADLESS) &&
-	       !label(&obj->meta, "service.kubernetes.io/headless") &&
-	       (!proxy || strcmp(proxy, proxy_name) == 0);
-}
-
-bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_port *port,
-		      struct pb_svc_key *ret_key)
-{
-	if ((ip->family != 4 && ip->family != 6) || port->port == 0 ||
-	    (port->protocol != IPPROTO_TCP && port->protocol != IPPROTO_UDP))
-		return false;
-	memset(ret_key, 0, sizeof(*ret_key));
-	ret_key->addr = ip->addr;
-	ret_key->port = htons(port->port);
-	ret_key->protocol = port->protocol;
-	ret_key->family = (uint8_t)ip->family;
-	return true;
-}
 
 uint64_t kpr_hash_name(const char *key)
 {
@@ -69,6 +38,14 @@ void kpr_model_init(struct kpr_model *m, const struct kpr_model_opts *opts)
 	m->opts = *opts;
 }
 
+/* Who writes the maps deletes them once no frontend names them. */
+static void drop_sources(struct kpr_model *m, struct kpr_svc *svc)
+{
+	if (svc->sources)
+		LL_PREPEND(m->unwanted_sources, svc->sources);
+	svc->sources = NULL;
+}
+
 static void svc_free(struct kpr_model *m, struct kpr_svc *svc)
 {
 	struct kpr_part *part, *next_part;
@@ -79,8 +56,10 @@ static void svc_free(struct kpr_model *m, struct kpr_svc *svc)
 	LL_FOREACH_SAFE(svc->ports, port, next_port)
 	kpr_port_free(m, port);
 	HASH_DEL(m->svcs, svc);
+	drop_sources(m, svc);
 	free(svc->changes);
 	free(svc->claims);
+	free(svc->extra);
 	free(svc);
 }
 
@@ -112,8 +91,10 @@ void kpr_model_free(struct kpr_model *m)
 		free(port);
 		free(svc->changes);
 		free(svc->claims);
+		free(svc->extra);
 		free(svc);
 	}
+	free(m->addresses);
 	for (; front; front = next_front) {
 		next_front = front->hh.next;
 		if (next_front)
@@ -130,7 +111,7 @@ void kpr_model_dirty(struct kpr_model *m, struct kpr_svc *svc)
 	svc->dirty = true;
 }
 
-static void forget_unless_needed(struct kpr_model *m, struct kpr_svc *svc)
+void kpr_model_forget(struct kpr_model *m, struct kpr_svc *svc)
 {
 	if (!svc->obj && !svc->head && !svc->parts && !svc->dirty)
 		svc_free(m, svc);
@@ -145,12 +126,12 @@ struct kpr_svc *kpr_model_next_dirty(struct kpr_model *m)
 		svc->dirty = false;
 		if (svc->obj)
 			return svc;
-		forget_unless_needed(m, svc);
+		kpr_model_forget(m, svc);
 	}
 	return NULL;
 }
 
-static struct kpr_svc *find_svc(const struct kpr_model *m, const char *key)
+struct kpr_svc *kpr_model_find(const struct kpr_model *m, const char *key)
 {
 	struct kpr_svc *svc;
 
@@ -158,9 +139,9 @@ static struct kpr_svc *find_svc(const struct kpr_model *m, const char *key)
 	return svc;
 }
 
-static struct kpr_svc *add_svc(struct kpr_model *m, const char *key)
+struct kpr_svc *kpr_model_add(struct kpr_model *m, const char *key)
 {
-	struct kpr_svc *svc = find_svc(m, key);
+	struct kpr_svc *svc = kpr_model_find(m, key);
 	size_t len = strlen(key);
 
 	if (svc)
@@ -170,6 +151,7 @@ static struct kpr_svc *add_svc(struct kpr_model *m, const char *key)
 		return NULL;
 	memcpy(svc->key, key, len);
 	svc->hash = kpr_hash_name(key);
+	svc->serial = ++m->next_serial;
 	for (const char *const *name = m->opts.fail_open; name && *name; name++)
 		svc->fail_open = svc->fail_open || strcmp(*name, key) == 0;
 	HASH_ADD_KEYPTR(hh, m->svcs, svc->key, len, svc);
@@ -239,7 +221,11 @@ static void front_unclaimed(struct kpr_model *m, struct kpr_front *front)
 		return;
 	if (front->programmed) {
 		front->gone = true;
-		DL_APPEND(m->gone, front);
+		/* Deleted when the one that says it is there has been written: they come last. */
+		if (front->key.scope == PB_SVC_SCOPE_EXT)
+			DL_APPEND(m->gone, front);
+		else
+			DL_PREPEND(m->gone, front);
 	} else {
 		HASH_DEL(m->fronts, front);
 		free(front);
@@ -255,14 +241,38 @@ void kpr_model_deleted(struct kpr_model *m, struct kpr_front *front)
 	front_unclaimed(m, front);
 }
 
+/* At node addresses only the entry for all of them is spoken of. */
+static void say_lost(const struct kpr_model *m, struct kpr_claim *claim)
+{
+	const struct pb_svc_key *key = &claim->front->key;
+	uint32_t kind = PB_SVC_KIND(claim->flags);
+	char addr[INET6_ADDRSTRLEN] = "";
+	char text[512];
+
+	claim->lost = true;
+	if (!m->opts.warn || key->scope == PB_SVC_SCOPE_EXT ||
+	    ((kind == PB_SVC_NODE_PORT || kind == PB_SVC_HOST_PORT) &&
+	     (key->addr.v6[0] | key->addr.v6[1] | key->addr.v6[2] | key->addr.v6[3])))
+		return;
+	inet_ntop(key->family == 4 ? AF_INET : AF_INET6, &key->addr, addr, sizeof(addr));
+	snprintf(text, sizeof(text),
+		 "%s %s port %u is taken by %.300s, which came first: it is served when that goes",
+		 kpr_kind_name(kind), addr, ntohs(key->port), claim->front->claims->svc->key);
+	m->opts.warn(m->opts.warn_arg, claim->svc->key, text);
+}
+
 static void claim_add(struct kpr_model *m, struct kpr_claim *claim)
 {
+	struct kpr_claim *loser;
 	struct kpr_front *front = claim->front;
 
 	if (front->gone)
 		DL_DELETE(m->gone, front);
 	front->gone = false;
 	claim_insert(front, claim);
+	loser = front->claims == claim ? claim->next : claim;
+	if (loser && !loser->lost)
+		say_lost(m, loser);
 }
 
 static void claim_remove(struct kpr_model *m, struct kpr_claim *claim)
@@ -275,63 +285,106 @@ static void claim_remove(struct kpr_model *m, struct kpr_claim *claim)
 		at = &(*at)->next;
 	*at = claim->next;
 	front->adopted = front->adopted && front->value.owner != claim->svc->hash;
-	if (had_it && front->claims)
+	if (had_it && front->claims) {
+		front->claims->lost = false;
 		kpr_model_dirty(m, front->claims->svc);
+	}
 	front_unclaimed(m, front);
+}
+
+bool kpr_model_owners_known(const struct kpr_model *m)
+{
+	return m->services_synced && m->pods_synced;
+}
+
+static bool has_turn(const struct kpr_model *m, const struct kpr_front *front,
+		     const struct kpr_svc *svc)
+{
+	return front->claims && front->claims->svc == svc &&
+	       (kpr_model_owners_known(m) || !front->adopted || front->value.owner == svc->hash);
 }
 
 bool kpr_claim_may_write(const struct kpr_model *m, const struct kpr_claim *claim)
 {
-	const struct kpr_front *front = claim->front;
-
-	return front->claims == claim &&
-	       (m->services_synced || !front->adopted || front->value.owner == claim->svc->hash);
+	return has_turn(m, claim->front, claim->svc) &&
+	       (!claim->base || has_turn(m, claim->base, claim->svc));
 }
 
-/* The claims of `obj`; frontends are made as needed. Returns how many, or -ENOMEM. */
-static int wanted_claims(struct kpr_model *m, struct kpr_svc *svc,
-			 const struct pb_kube_service *obj, struct kpr_claim **ret_claims)
-{
-	uint32_t max = obj->n_cluster_ips * obj->n_ports;
-	struct kpr_claim *claims = NULL;
-	struct kpr_front *front;
-	struct pb_svc_key key;
-	uint32_t n = 0;
+/* ---- the claims of a Service ---- */
 
-	*ret_claims = NULL;
-	if (max == 0 || !kpr_service_has_frontends(obj, m->opts.proxy_name))
+struct wanted {
+	struct kpr_model *m;
+	struct kpr_svc *svc;
+	struct kpr_claim *claims;
+	struct kpr_front *base; /* the last one with scope INT, NULL: it was given twice */
+	uint32_t n;
+	uint32_t cap;
+	bool at_node;
+};
+
+static int wanted_room(struct wanted *w)
+{
+	uint32_t cap = w->cap ? 2 * w->cap : 8;
+	struct kpr_claim *claims = w->claims;
+
+	if (w->n < w->cap)
 		return 0;
-	claims = calloc(max, sizeof(*claims));
+	claims = realloc(claims, cap * sizeof(*claims));
 	if (!claims)
 		return -ENOMEM;
-	m->round++;
-	for (uint32_t i = 0; i < max; i++) {
-		const struct pb_service_port *p = &obj->ports[i % obj->n_ports];
-		struct kpr_port *port;
+	w->claims = claims;
+	w->cap = cap;
+	return 0;
+}
 
-		if (!kpr_frontend_key(&obj->cluster_ips[i / obj->n_ports], p, &key))
-			continue;
-		front = add_front(m, &key);
-		if (!front)
-			goto no_memory;
-		if (front->round == m->round)
-			continue;
-		front->round = m->round;
-		port = kpr_port_add(m, svc, &key, p->name);
-		if (!port) {
-			front_unclaimed(m, front);
-			goto no_memory;
-		}
-		port->round = m->round;
-		claims[n++] = (struct kpr_claim){.svc = svc, .front = front, .port = port};
+static int want(void *arg, const struct kpr_wish *wish)
+{
+	bool is_ext = wish->key.scope == PB_SVC_SCOPE_EXT;
+	struct wanted *w = arg;
+	struct kpr_front *front;
+	struct kpr_port *port;
+
+	w->at_node = w->at_node || wish->at_node;
+	/* Of what is given twice the first counts, with all that belongs to it. */
+	if (wish->why || (is_ext && !w->base))
+		return 0;
+	front = wanted_room(w) < 0 ? NULL : add_front(w->m, &wish->key);
+	if (!front)
+		return -ENOMEM;
+	if (!is_ext)
+		w->base = front->round == w->m->round ? NULL : front;
+	if (front->round == w->m->round)
+		return 0;
+	front->round = w->m->round;
+	port = kpr_port_add(w->m, w->svc, &wish->key, wish->local, wish->port->name);
+	if (!port) {
+		front_unclaimed(w->m, front);
+		return -ENOMEM;
 	}
-	*ret_claims = claims;
-	return (int)n;
-no_memory:
-	while (n > 0)
-		front_unclaimed(m, claims[--n].front);
-	free(claims);
-	return -ENOMEM;
+	port->outside = wish->outside || (port->outside && port->round == w->m->round);
+	port->round = w->m->round;
+	w->claims[w->n++] = (struct kpr_claim){.svc = w->svc,
+					       .front = front,
+					       .port = port,
+					       .base = is_ext ? w->base : NULL,
+					       .flags = wish->flags};
+	return 0;
+}
+
+/* The claims of `obj`; frontends are made as needed. -ENOMEM: *w is empty. */
+static int wanted_claims(struct wanted *w, const struct pb_kube_service *obj)
+{
+	int rc = 0;
+
+	w->m->round++;
+	if (kpr_fronts_any(obj, w->m->opts.proxy_name))
+		rc = kpr_fronts_each(w->m, obj, want, w);
+	if (rc == 0)
+		return 0;
+	while (w->n > 0)
+		front_unclaimed(w->m, w->claims[--w->n].front);
+	free(w->claims);
+	return rc;
 }
 
 /* Where the Service's claim hangs in the frontend's queue, NULL when it has none. */
@@ -345,17 +398,14 @@ static struct kpr_claim **claim_of(struct kpr_front *front, const struct kpr_svc
 }
 
 /* Ports that no claim is for any more go; `round` marks the others. */
-static void swap_ports(struct kpr_model *m, struct kpr_svc *svc, bool local, uint32_t round)
+static void swap_ports(struct kpr_model *m, struct kpr_svc *svc, uint32_t round)
 {
 	struct kpr_port *port, *next;
 
 	LL_FOREACH_SAFE(svc->ports, port, next)
 	{
-		if (svc->n_claims > 0 && port->round == round) {
-			port->synced = port->synced && port->local == local;
-			port->local = local;
+		if (svc->n_claims > 0 && port->round == round)
 			continue;
-		}
 		/* Changes that were noted name it. */
 		if (svc->n_changes > 0)
 			kpr_changes_drop(svc);
@@ -378,6 +428,7 @@ static void swap_claims(struct kpr_model *m, struct kpr_svc *svc, struct kpr_cla
 			continue;
 		}
 		claims[i].next = (*at)->next;
+		claims[i].lost = (*at)->lost;
 		*at = &claims[i];
 	}
 	for (uint32_t i = 0; i < svc->n_claims; i++)
@@ -397,31 +448,88 @@ static int make_key(char *key, const struct pb_kube_meta *meta)
 	return len > 0 && len < KEY_MAX ? 0 : -EINVAL;
 }
 
+/* Said again only when it is about something else than the last time. */
+static void warn_of(struct kpr_model *m, struct kpr_svc *svc, const struct pb_kube_service *obj)
+{
+	char text[1024] = "";
+	char *line = text, *end;
+	uint64_t hash;
+
+	if (kpr_fronts_any(obj, m->opts.proxy_name))
+		kpr_fronts_warnings(m, obj, text, sizeof(text));
+	hash = *text ? kpr_hash_name(text) : 0;
+	if (hash == svc->warned)
+		return;
+	svc->warned = hash;
+	for (; *line && m->opts.warn; line = end) {
+		end = line + strcspn(line, "\n");
+		if (*end)
+			*end++ = '\0';
+		m->opts.warn(m->opts.warn_arg, svc->key, line);
+	}
+}
+
+static int take_in(struct kpr_model *m, struct kpr_svc *svc, const struct pb_kube_service *obj)
+{
+	struct wanted w = {.m = m, .svc = svc};
+	uint32_t round;
+	int rc = wanted_claims(&w, obj);
+
+	if (rc < 0)
+		return rc;
+	m->n_services += !svc->obj && obj->type != KPR_TYPE_HOST_PORT;
+	svc->obj = obj;
+	svc->affinity_s = kpr_fronts_affinity(obj);
+	svc->at_node = w.at_node;
+	svc->stale = false;
+	round = m->round;
+	swap_claims(m, svc, w.claims, w.n);
+	swap_ports(m, svc, round);
+	return 0;
+}
+
+int kpr_model_put(struct kpr_model *m, struct kpr_svc *svc, const struct pb_kube_service *obj)
+{
+	int rc = take_in(m, svc, obj);
+
+	if (rc < 0)
+		return rc;
+	kpr_model_dirty(m, svc);
+	warn_of(m, svc, obj);
+	return 0;
+}
+
 int kpr_model_service(struct kpr_model *m, const struct pb_kube_service *obj)
 {
-	struct kpr_claim *claims;
 	struct kpr_svc *svc;
 	char key[KEY_MAX];
-	uint32_t round;
-	int n;
+	int rc;
 
 	if (make_key(key, &obj->meta) < 0)
 		return -EINVAL;
-	svc = add_svc(m, key);
+	svc = kpr_model_add(m, key);
 	if (!svc)
 		return -ENOMEM;
-	n = wanted_claims(m, svc, obj, &claims);
-	if (n < 0) {
-		forget_unless_needed(m, svc);
-		return n;
-	}
-	m->n_services += !svc->obj;
-	svc->obj = obj;
-	round = m->round;
-	swap_claims(m, svc, claims, (uint32_t)n);
-	swap_ports(m, svc, obj->flags & PB_SERVICE_INTERNAL_LOCAL, round);
-	kpr_model_dirty(m, svc);
-	return 0;
+	rc = kpr_model_put(m, svc, obj);
+	if (rc < 0)
+		kpr_model_forget(m, svc);
+	return rc;
+}
+
+int kpr_model_refresh(struct kpr_model *m, struct kpr_svc *svc)
+{
+	return svc->stale ? take_in(m, svc, svc->obj) : 0;
+}
+
+void kpr_model_gone(struct kpr_model *m, struct kpr_svc *svc)
+{
+	m->n_services -= svc->obj && svc->obj->type != KPR_TYPE_HOST_PORT;
+	svc->obj = NULL;
+	svc->state = KPR_SVC_OK;
+	drop_sources(m, svc);
+	swap_claims(m, svc, NULL, 0);
+	swap_ports(m, svc, 0);
+	kpr_model_forget(m, svc);
 }
 
 void kpr_model_service_gone(struct kpr_model *m, const struct pb_kube_service *obj)
@@ -431,15 +539,9 @@ void kpr_model_service_gone(struct kpr_model *m, const struct pb_kube_service *o
 
 	if (make_key(key, &obj->meta) < 0)
 		return;
-	svc = find_svc(m, key);
-	if (!svc || !svc->obj)
-		return;
-	m->n_services--;
-	svc->obj = NULL;
-	svc->state = KPR_SVC_OK;
-	swap_claims(m, svc, NULL, 0);
-	swap_ports(m, svc, false, 0);
-	forget_unless_needed(m, svc);
+	svc = kpr_model_find(m, key);
+	if (svc && svc->obj)
+		kpr_model_gone(m, svc);
 }
 
 bool kpr_model_whole(const struct kpr_svc *svc)
@@ -449,7 +551,7 @@ bool kpr_model_whole(const struct kpr_svc *svc)
 
 static int head_put(struct kpr_model *m, const char *key, const struct pb_backends_head *head)
 {
-	struct kpr_svc *svc = add_svc(m, key);
+	struct kpr_svc *svc = kpr_model_add(m, key);
 
 	if (!svc)
 		return -ENOMEM;
@@ -464,7 +566,7 @@ static int head_put(struct kpr_model *m, const char *key, const struct pb_backen
 
 static void head_gone(struct kpr_model *m, const char *key)
 {
-	struct kpr_svc *svc = find_svc(m, key);
+	struct kpr_svc *svc = kpr_model_find(m, key);
 
 	if (!svc)
 		return;
@@ -474,7 +576,7 @@ static void head_gone(struct kpr_model *m, const char *key)
 	kpr_changes_drop(svc);
 	if (svc->obj)
 		kpr_model_dirty(m, svc);
-	forget_unless_needed(m, svc);
+	kpr_model_forget(m, svc);
 }
 
 /*
@@ -490,14 +592,14 @@ static void part_changed(struct kpr_svc *svc)
 static int part_put(struct kpr_model *m, const char *svc_key, const char *key,
 		    const struct pb_backends *value)
 {
-	struct kpr_svc *svc = add_svc(m, svc_key);
+	struct kpr_svc *svc = kpr_model_add(m, svc_key);
 	int rc;
 
 	if (!svc)
 		return -ENOMEM;
 	rc = kpr_part_put(m, svc, key, value);
 	if (rc < 0) {
-		forget_unless_needed(m, svc);
+		kpr_model_forget(m, svc);
 		return rc;
 	}
 	part_changed(svc);
@@ -507,7 +609,7 @@ static int part_put(struct kpr_model *m, const char *svc_key, const char *key,
 
 static void part_gone(struct kpr_model *m, const char *svc_key, const char *key)
 {
-	struct kpr_svc *svc = find_svc(m, svc_key);
+	struct kpr_svc *svc = kpr_model_find(m, svc_key);
 
 	if (!svc)
 		return;
@@ -517,7 +619,7 @@ static void part_gone(struct kpr_model *m, const char *svc_key, const char *key)
 	if (svc->surplus && svc->obj && !svc->open && kpr_model_whole(svc))
 		kpr_model_dirty(m, svc);
 	svc->open = svc->open && (svc->head || svc->parts);
-	forget_unless_needed(m, svc);
+	kpr_model_forget(m, svc);
 }
 
 int kpr_model_record(struct kpr_model *m, const struct pb_record *record)
@@ -552,7 +654,8 @@ static void sweep(struct kpr_model *m)
 {
 	struct kpr_front *front, *next;
 
-	if (!m->adopted || !m->services_synced || !m->backends_synced)
+	if (!m->adopted || !kpr_model_owners_known(m) || !m->backends_synced ||
+	    !m->addresses_synced)
 		return;
 	HASH_ITER (hh, m->fronts, front, next)
 		front_unclaimed(m, front);
@@ -565,22 +668,70 @@ static void all_dirty(struct kpr_model *m)
 			kpr_model_dirty(m, svc);
 }
 
+static void part_synced(struct kpr_model *m, bool *synced, bool again)
+{
+	if (*synced)
+		return;
+	*synced = true;
+	if (again)
+		all_dirty(m);
+	sweep(m);
+}
+
 void kpr_model_services_synced(struct kpr_model *m)
 {
-	if (m->services_synced)
-		return;
-	m->services_synced = true;
-	all_dirty(m);
-	sweep(m);
+	part_synced(m, &m->services_synced, true);
 }
 
 void kpr_model_backends_synced(struct kpr_model *m)
 {
-	if (m->backends_synced)
+	part_synced(m, &m->backends_synced, true);
+}
+
+void kpr_model_pods_synced(struct kpr_model *m)
+{
+	part_synced(m, &m->pods_synced, true);
+}
+
+void kpr_model_addresses_synced(struct kpr_model *m)
+{
+	part_synced(m, &m->addresses_synced, false);
+}
+
+int kpr_model_addresses(struct kpr_model *m, const struct kpr_address *list, uint32_t n)
+{
+	struct kpr_address *copy;
+
+	if (n == m->n_addresses && (n == 0 || memcmp(list, m->addresses, n * sizeof(*list)) == 0))
+		return 0;
+	copy = calloc(n + 1, sizeof(*copy));
+	if (!copy)
+		return -ENOMEM;
+	if (n > 0)
+		memcpy(copy, list, n * sizeof(*copy));
+	free(m->addresses);
+	m->addresses = copy;
+	m->n_addresses = n;
+	for (struct kpr_svc *svc = m->svcs; svc; svc = svc->hh.next) {
+		if (!svc->obj || !(svc->at_node || svc->obj->type == KPR_TYPE_HOST_PORT))
+			continue;
+		svc->stale = true;
+		kpr_model_dirty(m, svc);
+	}
+	return 0;
+}
+
+/* Everything that hints say is read anew. */
+void kpr_model_zone(struct kpr_model *m, const char *zone)
+{
+	if (strncmp(m->zone, zone, sizeof(m->zone) - 1) == 0)
 		return;
-	m->backends_synced = true;
-	all_dirty(m);
-	sweep(m);
+	snprintf(m->zone, sizeof(m->zone), "%s", zone);
+	for (struct kpr_svc *svc = m->svcs; svc; svc = svc->hh.next) {
+		kpr_changes_drop(svc);
+		if (svc->obj)
+			kpr_model_dirty(m, svc);
+	}
 }
 
 void kpr_model_adopted(struct kpr_model *m)

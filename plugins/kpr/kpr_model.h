@@ -23,7 +23,9 @@
 #include "kpr_parts.h"
 
 struct kpr_front;
-struct kpr_pool; /* kpr_pools.h */
+struct kpr_pool;	  /* kpr_pools.h */
+struct kpr_sources;	  /* kpr_sources.h */
+struct kpr_service_extra; /* kpr_hostports.c */
 
 /* A Service wants a frontend. The first claim on a frontend has it, the others wait. */
 struct kpr_claim {
@@ -31,6 +33,10 @@ struct kpr_claim {
 	struct kpr_front *front;
 	struct kpr_claim *next; /* on the same frontend */
 	struct kpr_port *port;	/* whose backends stand behind it */
+	/* EXT: the frontend that says that there is this one. It is written only with that. */
+	struct kpr_front *base;
+	uint32_t flags; /* struct pb_svc.flags, but for what follows from the backends */
+	bool lost;	/* to another Service, and said so */
 };
 
 struct kpr_front {
@@ -41,10 +47,11 @@ struct kpr_front {
 	struct kpr_front *next;
 	struct pb_svc value;   /* as it is in the map */
 	struct kpr_pool *pool; /* the one that value names, NULL: none */
-	bool programmed;       /* it is in the map */
-	bool adopted;	       /* as another process or generation left it */
-	bool gone;	       /* nobody claims it any more, waits for deletion */
-	uint32_t round;	       /* marks those of the Service that is being taken in */
+	struct kpr_sources *sources;
+	bool programmed; /* it is in the map */
+	bool adopted;	 /* as another process or generation left it */
+	bool gone;	 /* nobody claims it any more, waits for deletion */
+	uint32_t round;	 /* marks those of the Service that is being taken in */
 };
 
 enum kpr_svc_state {
@@ -63,9 +70,14 @@ struct kpr_svc {
 	struct kpr_port *ports;
 	struct kpr_change *changes; /* of synced ports, since they were last written */
 	struct kpr_claim *claims;
-	struct kpr_svc *prev; /* in kpr_model.dirty */
+	struct kpr_sources *sources;	 /* its source ranges as they are in the maps; NULL: none */
+	struct kpr_service_extra *extra; /* of a pod with host ports: what is made up for it */
+	struct kpr_svc *prev;		 /* in kpr_model.dirty */
 	struct kpr_svc *next;
 	uint64_t hash;
+	uint64_t warned; /* hash of the warnings that were said of it */
+	uint64_t serial; /* order of appearance */
+	uint32_t affinity_s;
 	uint32_t n_claims;
 	uint32_t n_parts;
 	uint32_t n_changes;
@@ -76,12 +88,30 @@ struct kpr_svc {
 	bool surplus;	/* more parts than the head spoke of: a backend may be in two */
 	bool withdrawn; /* its backends were known once */
 	bool fail_open;
+	bool stale;   /* its frontends follow from node addresses that are others now */
+	bool at_node; /* some of its frontends are at node addresses */
 	char key[];
+};
+
+/* An address of this node that packets from outside may come to: HostPorts are at all of them. */
+struct kpr_address {
+	struct pb_kube_addr ip;
+	bool node_port; /* NodePorts are at this one */
 };
 
 struct kpr_model_opts {
 	const char *proxy_name;	      /* label service-proxy-name that means us; "" */
 	const char *const *fail_open; /* "NAMESPACE/NAME", ends with NULL; borrowed */
+	const char *node;	      /* name of this node */
+	bool node_ports;
+	bool external_ips;
+	bool load_balancer;
+	bool host_ports;
+	uint16_t node_port_min;
+	uint16_t node_port_max;
+	/* Something about an object is wrong: said once as long as it is the same. NULL: nobody. */
+	void (*warn)(void *arg, const char *object, const char *text);
+	void *warn_arg;
 };
 
 struct kpr_model {
@@ -93,11 +123,18 @@ struct kpr_model {
 	struct kpr_svc *dirty;	   /* to be compared with the map */
 	struct kpr_front *gone;	   /* to be deleted from the map */
 	struct kpr_pool *unwanted; /* whose Service has no such port any more */
+	struct kpr_sources *unwanted_sources;
+	struct kpr_address *addresses;
+	uint32_t n_addresses;
 	uint32_t n_services;
 	uint32_t round;
+	uint64_t next_serial;
 	bool adopted; /* what the map held at start is known */
 	bool services_synced;
 	bool backends_synced;
+	bool pods_synced;
+	bool addresses_synced;
+	char zone[64]; /* this node's; "" */
 };
 
 void kpr_model_init(struct kpr_model *m, const struct kpr_model_opts *opts);
@@ -111,14 +148,31 @@ void kpr_model_adopted(struct kpr_model *m);
 /* -ENOMEM: the Service was not taken in. */
 int kpr_model_service(struct kpr_model *m, const struct pb_kube_service *obj);
 void kpr_model_service_gone(struct kpr_model *m, const struct pb_kube_service *obj);
+/* The same under another key than the object's name, for what only looks like a Service. */
+int kpr_model_put(struct kpr_model *m, struct kpr_svc *svc, const struct pb_kube_service *obj);
+void kpr_model_gone(struct kpr_model *m, struct kpr_svc *svc);
+struct kpr_svc *kpr_model_find(const struct kpr_model *m, const char *key);
+/* NULL without memory. */
+struct kpr_svc *kpr_model_add(struct kpr_model *m, const char *key);
+/* Frees what nothing is known of. */
+void kpr_model_forget(struct kpr_model *m, struct kpr_svc *svc);
 /* A record of topic "backends": a head or a part, as its key says. -ENOMEM, -EINVAL. */
 int kpr_model_record(struct kpr_model *m, const struct pb_record *record);
-/* Everything of the first full view has come. Once both have, adopted leftovers go. */
+/* The node's addresses are these now. -ENOMEM: the model has those from before. */
+int kpr_model_addresses(struct kpr_model *m, const struct kpr_address *list, uint32_t n);
+void kpr_model_zone(struct kpr_model *m, const char *zone);
+/* Everything of the first full view has come. Once all have, adopted leftovers go. */
 void kpr_model_services_synced(struct kpr_model *m);
 void kpr_model_backends_synced(struct kpr_model *m);
+void kpr_model_pods_synced(struct kpr_model *m);
+void kpr_model_addresses_synced(struct kpr_model *m);
+/* Whether everybody is known who may have a frontend. */
+bool kpr_model_owners_known(const struct kpr_model *m);
 
 /* Takes the next one out of `dirty`; NULL at the end. */
 struct kpr_svc *kpr_model_next_dirty(struct kpr_model *m);
+/* Its frontends anew when it is stale. -ENOMEM: it stays stale. */
+int kpr_model_refresh(struct kpr_model *m, struct kpr_svc *svc);
 void kpr_model_dirty(struct kpr_model *m, struct kpr_svc *svc);
 /* The frontend is out of the map. Frees it unless somebody claimed it meanwhile. */
 void kpr_model_deleted(struct kpr_model *m, struct kpr_front *front);
@@ -139,11 +193,6 @@ bool kpr_claim_may_write(const struct kpr_model *m, const struct kpr_claim *clai
 
 /* ---- rules on single objects ---- */
 
-/* Whether the Service has frontends at all. */
-bool kpr_service_has_frontends(const struct pb_kube_service *obj, const char *proxy_name);
-/* The key of a port on an address; false when it can't be translated. */
-bool kpr_frontend_key(const struct pb_kube_addr *ip, const struct pb_service_port *port,
-		      struct pb_svc_key *ret_key);
 uint64_t kpr_hash_name(const char *key);
 
 #endif

@@ -14,44 +14,84 @@
 
 #include "kpr_model.h"
 
-#define PORT_NAME (sizeof(struct kpr_svc *) + 2)
 #define PORT_NAME_MAX 256
+#define ACTIVE (1U << KPR_USE_OTHER_ZONE | 1U << KPR_USE_ACTIVE | 1U << KPR_USE_ZONE)
 
 /* ---- ports ---- */
 
+/* What opens a port's key. */
+struct kpr_port_id {
+	struct kpr_svc *svc;
+	uint16_t number;
+	uint8_t family;
+	uint8_t protocol;
+	uint8_t local;
+	uint8_t zero[3];
+};
+
+static struct kpr_port_id id_of(const struct kpr_port *port)
+{
+	struct kpr_port_id id;
+
+	memcpy(&id, port->key, sizeof(id));
+	return id;
+}
+
 uint8_t kpr_port_family(const struct kpr_port *port)
 {
-	return (uint8_t)port->key[sizeof(struct kpr_svc *)];
+	return id_of(port).family;
 }
 
 uint8_t kpr_port_protocol(const struct kpr_port *port)
 {
-	return (uint8_t)port->key[sizeof(struct kpr_svc *) + 1];
+	return id_of(port).protocol;
+}
+
+bool kpr_port_local(const struct kpr_port *port)
+{
+	return id_of(port).local;
+}
+
+uint16_t kpr_port_number(const struct kpr_port *port)
+{
+	return id_of(port).number;
 }
 
 const char *kpr_port_name(const struct kpr_port *port)
 {
-	return port->key + PORT_NAME;
+	return port->key + sizeof(struct kpr_port_id);
 }
 
-enum kpr_use kpr_port_use(const struct kpr_port *port)
+/*
+ * Hints hold when every active backend has some and one of them speaks of this node's zone: else
+ * the control plane is in the middle of something, or thought of nobody here.
+ */
+uint32_t kpr_port_mask(const struct kpr_port *port)
 {
-	if (port->n_active > 0)
-		return KPR_USE_ACTIVE;
-	return port->n_terminating > 0 ? KPR_USE_TERMINATING : KPR_USE_NONE;
+	const uint32_t *n = port->n;
+
+	if (n[KPR_USE_ACTIVE] == 0 && n[KPR_USE_ZONE] > 0)
+		return 1U << KPR_USE_ZONE;
+	if (n[KPR_USE_ACTIVE] + n[KPR_USE_ZONE] + n[KPR_USE_OTHER_ZONE] > 0)
+		return ACTIVE;
+	return n[KPR_USE_TERMINATING] > 0 ? 1U << KPR_USE_TERMINATING : 0;
 }
 
 struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc,
-			      const struct pb_svc_key *key, const char *name)
+			      const struct pb_svc_key *key, bool local, const char *name)
 {
-	char text[PORT_NAME + PORT_NAME_MAX] = {0};
-	size_t len = PORT_NAME + strnlen(name, PORT_NAME_MAX - 1);
+	struct kpr_port_id id = {.svc = svc,
+				 .family = key->family,
+				 .protocol = key->protocol,
+				 .local = local};
+	char text[sizeof(id) + PORT_NAME_MAX] = {0};
+	size_t len = sizeof(id) + strnlen(name, PORT_NAME_MAX - 1);
 	struct kpr_port *port;
 
-	memcpy(text, &svc, sizeof(svc));
-	text[sizeof(svc)] = (char)key->family;
-	text[sizeof(svc) + 1] = (char)key->protocol;
-	memcpy(text + PORT_NAME, name, len - PORT_NAME);
+	if (key->protocol == IPPROTO_SCTP)
+		id.number = ntohs(key->port);
+	memcpy(text, &id, sizeof(id));
+	memcpy(text + sizeof(id), name, len - sizeof(id));
 	HASH_FIND(hh, m->ports, text, len, port);
 	if (port)
 		return port;
@@ -60,6 +100,7 @@ struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc,
 		return NULL;
 	memcpy(port->key, text, len);
 	port->key_len = (uint16_t)len;
+	port->zone = m->zone;
 	HASH_ADD_KEYPTR(hh, m->ports, port->key, len, port);
 	LL_PREPEND(svc->ports, port);
 	return port;
@@ -151,13 +192,48 @@ static const struct pb_backend *run_here(struct kpr_run *run)
 	return b;
 }
 
-static enum kpr_use use_of(const struct kpr_port *port, const struct pb_backend *b)
+/* Whether a comma separated list has the word. */
+static bool has_word(const char *list, const char *word)
 {
-	if (port->local && !(b->flags & PB_BACKEND_LOCAL))
-		return KPR_USE_NONE;
-	if (b->state == PB_BACKEND_ACTIVE)
+	size_t len = strlen(word);
+
+	for (const char *at = list; *at; at += strcspn(at, ","), at += *at == ',') {
+		at += strspn(at, " ");
+		if (strncmp(at, word, len) == 0 && strcspn(at, ", ") == len)
+			return true;
+	}
+	return false;
+}
+
+/* Neighbours mostly have equal hints. */
+static enum kpr_use use_by_hints(struct kpr_run *run, const struct pb_backend *b)
+{
+	const char *hints;
+
+	if (b->hints == 0 || !*run->port->zone)
 		return KPR_USE_ACTIVE;
-	return b->state == PB_BACKEND_TERMINATING ? KPR_USE_TERMINATING : KPR_USE_NONE;
+	if (b->hints != run->hints) {
+		hints = pb_backends_string(run->value, b->hints);
+		run->hints = b->hints;
+		run->hinted = has_word(hints, run->port->zone) ? KPR_USE_ZONE : KPR_USE_OTHER_ZONE;
+		if (!*hints)
+			run->hinted = KPR_USE_ACTIVE;
+	}
+	return run->hinted;
+}
+
+static enum kpr_use use_of(struct kpr_run *run, const struct pb_backend *b)
+{
+	uint16_t number = kpr_port_number(run->port);
+
+	if ((b->state != PB_BACKEND_ACTIVE && b->state != PB_BACKEND_TERMINATING) ||
+	    (number && b->port != number))
+		return KPR_USE_NONE;
+	if (kpr_port_local(run->port) && !(b->flags & PB_BACKEND_LOCAL))
+		return KPR_USE_REMOTE;
+	if (b->state == PB_BACKEND_TERMINATING)
+		return KPR_USE_TERMINATING;
+	return kpr_port_local(run->port) ? KPR_USE_ACTIVE : use_by_hints(run, b);
 }
 
 bool kpr_run_next(struct kpr_run *run, struct pb_svc_backend *ret_backend, enum kpr_use *ret_use)
@@ -171,13 +247,15 @@ bool kpr_run_next(struct kpr_run *run, struct pb_svc_backend *ret_backend, enum 
 					       .port = htons(b->port),
 					       .family = b->family};
 	*ret_use = KPR_USE_NONE;
-	/* Sorted by address and port, so doubles are neighbours; active is the better one. */
+	/* Sorted by address and port, so doubles are neighbours. */
 	while (b && b->port == first->port &&
 	       memcmp(&b->addr, &first->addr, sizeof(b->addr)) == 0) {
-		enum kpr_use use = use_of(run->port, b);
+		enum kpr_use use = use_of(run, b);
 
-		if (use == KPR_USE_ACTIVE || *ret_use == KPR_USE_NONE)
+		if (use > *ret_use)
 			*ret_use = use;
+		if (b->flags & PB_BACKEND_LOCAL)
+			ret_backend->flags = PB_SVC_BACKEND_LOCAL;
 		run->at++;
 		b = run_here(run);
 	}
@@ -212,7 +290,10 @@ static int compare_backends(const struct pb_svc_backend *a, const struct pb_svc_
 {
 	int rc = memcmp(&a->addr, &b->addr, sizeof(a->addr));
 
-	return rc ? rc : (int)ntohs(a->port) - ntohs(b->port);
+	if (rc == 0)
+		rc = (int)ntohs(a->port) - ntohs(b->port);
+	/* One that is on this node now is another one: a record never changes. */
+	return rc ? rc : (int)a->flags - b->flags;
 }
 
 /* Side by side; what one of them lacks is of no use there. */

@@ -32,24 +32,32 @@ struct kpr_part {
 	char key[];
 };
 
-/* The backends of one family, protocol and port name of a Service: they share a pool. */
+/* What one backend is to a port. Of a backend that is given twice the last of these counts. */
+enum kpr_use {
+	KPR_USE_NONE = 0,
+	KPR_USE_REMOTE = 1,	 /* usable, but on another node, and the port is local */
+	KPR_USE_TERMINATING = 2, /* when no active one is left */
+	KPR_USE_OTHER_ZONE = 3,	 /* active; hints speak of other zones than this node's */
+	KPR_USE_ACTIVE = 4,
+	KPR_USE_ZONE = 5, /* active; hints speak of this node's zone */
+	KPR_USE_COUNT = 6,
+};
+
+/*
+ * The backends of one family, protocol, traffic policy and port name of a Service: they share a
+ * pool. SCTP has its ports under a checksum, so there the backend's must be the frontend's.
+ */
 struct kpr_port {
 	UT_hash_handle hh;     /* in kpr_model.ports */
 	struct kpr_port *next; /* in kpr_svc.ports */
 	struct kpr_pool *pool; /* what is in the maps; NULL: nothing */
-	uint32_t n_active;
-	uint32_t n_terminating;
+	const char *zone;      /* this node's, "" when it has none; of the model */
+	uint32_t n[KPR_USE_COUNT];
 	uint32_t round;
 	uint16_t key_len;
-	bool local;  /* backends of this node only */
-	bool synced; /* the pool is what the parts say, but for the changes noted since */
-	char key[];  /* struct kpr_svc *, family, protocol, port name */
-};
-
-enum kpr_use {
-	KPR_USE_NONE = 0,
-	KPR_USE_ACTIVE = 1,
-	KPR_USE_TERMINATING = 2, /* when no active one is left */
+	bool outside; /* packets from outside of the node reach it */
+	bool synced;  /* the pool is what the parts say, but for the changes noted since */
+	char key[];   /* struct kpr_port_id and the port name */
 };
 
 /* One backend of a port that is used otherwise than before. */
@@ -65,17 +73,23 @@ struct kpr_run {
 	const struct pb_backends *value;
 	const struct kpr_port *port;
 	uint32_t at;
-	uint32_t name; /* offset of the port's name in the part's strings */
+	uint32_t name;	/* offset of the port's name in the part's strings */
+	uint32_t hints; /* offset of hints that were looked at, and what they say */
+	uint8_t hinted; /* enum kpr_use */
 };
 
 uint8_t kpr_port_family(const struct kpr_port *port);
 uint8_t kpr_port_protocol(const struct kpr_port *port);
+/* Backends of this node only. */
+bool kpr_port_local(const struct kpr_port *port);
+/* SCTP: the only port that a backend may have. 0: any. */
+uint16_t kpr_port_number(const struct kpr_port *port);
 const char *kpr_port_name(const struct kpr_port *port);
-/* Which of its backends are to be used now. */
-enum kpr_use kpr_port_use(const struct kpr_port *port);
+/* Which of its backends are to be used now: a bit for each enum kpr_use. */
+uint32_t kpr_port_mask(const struct kpr_port *port);
 /* The port of a Service, made if there is none. NULL without memory. */
 struct kpr_port *kpr_port_add(struct kpr_model *m, struct kpr_svc *svc,
-			      const struct pb_svc_key *key, const char *name);
+			      const struct pb_svc_key *key, bool local, const char *name);
 /* What is in the maps for it goes to kpr_model.unwanted. */
 void kpr_port_free(struct kpr_model *m, struct kpr_port *port);
 

@@ -58,14 +58,11 @@ static void count_port(const struct kpr_svc *svc, struct kpr_port *port)
 	struct kpr_run run;
 	enum kpr_use use;
 
-	port->n_active = 0;
-	port->n_terminating = 0;
+	memset(port->n, 0, sizeof(port->n));
 	DL_FOREACH (svc->parts, part) {
 		kpr_run_begin(&run, part->value, port);
-		while (kpr_run_next(&run, &b, &use)) {
-			port->n_active += use == KPR_USE_ACTIVE;
-			port->n_terminating += use == KPR_USE_TERMINATING;
-		}
+		while (kpr_run_next(&run, &b, &use))
+			port->n[use]++;
 	}
 }
 
@@ -86,6 +83,7 @@ static int compare_all(struct kpr_maps *w, const struct kpr_svc *svc, struct kpr
 	struct kpr_scratch *s = &w->scratch;
 	struct kpr_pool *pool = port->pool;
 	int rc = seen_none(s, pool->count);
+	uint32_t mask = kpr_port_mask(port);
 	struct pb_svc_backend b;
 	struct kpr_part *part;
 	struct kpr_run run;
@@ -96,7 +94,7 @@ static int compare_all(struct kpr_maps *w, const struct kpr_svc *svc, struct kpr
 		while (rc == 0 && kpr_run_next(&run, &b, &use)) {
 			int64_t at;
 
-			if (use == KPR_USE_NONE || use != kpr_port_use(port))
+			if (!(mask >> use & 1))
 				continue;
 			at = kpr_pool_find(&w->store, pool, &b);
 			if (at >= 0)
@@ -120,7 +118,9 @@ static int compare_changes(const void *a, const void *b)
 
 	if (rc == 0)
 		rc = memcmp(&x->backend.addr, &y->backend.addr, sizeof(x->backend.addr));
-	return rc ? rc : (int)x->backend.port - (int)y->backend.port;
+	if (rc == 0)
+		rc = (int)x->backend.port - (int)y->backend.port;
+	return rc ? rc : (int)x->backend.flags - (int)y->backend.flags;
 }
 
 /* What came from one part and went from another hasn't changed. One change per backend stays. */
@@ -133,17 +133,19 @@ static void merge_changes(struct kpr_svc *svc)
 	qsort(svc->changes, svc->n_changes, sizeof(*svc->changes), compare_changes);
 	for (uint32_t i = 0; i < svc->n_changes;) {
 		struct kpr_change c = svc->changes[i];
-		int active = 0, terminating = 0;
+		int more[KPR_USE_COUNT] = {0};
 
 		for (; i < svc->n_changes && compare_changes(&c, &svc->changes[i]) == 0; i++) {
 			const struct kpr_change *d = &svc->changes[i];
 
-			active += (d->is == KPR_USE_ACTIVE) - (d->was == KPR_USE_ACTIVE);
-			terminating +=
-				(d->is == KPR_USE_TERMINATING) - (d->was == KPR_USE_TERMINATING);
+			more[d->is]++;
+			more[d->was]--;
 		}
-		c.is = active > 0 ? KPR_USE_ACTIVE : terminating > 0 ? KPR_USE_TERMINATING : 0;
-		c.was = active < 0 ? KPR_USE_ACTIVE : terminating < 0 ? KPR_USE_TERMINATING : 0;
+		c.is = c.was = KPR_USE_NONE;
+		for (uint8_t use = KPR_USE_NONE + 1; use < KPR_USE_COUNT; use++) {
+			c.is = more[use] > 0 ? use : c.is;
+			c.was = more[use] < 0 ? use : c.was;
+		}
 		if (c.was != c.is)
 			svc->changes[n++] = c;
 	}
@@ -158,7 +160,7 @@ static int compare_numbers(const void *a, const void *b)
 }
 
 static int take_changes(struct kpr_maps *w, const struct kpr_change *changes, uint32_t n,
-			enum kpr_use use)
+			uint32_t mask)
 {
 	struct kpr_scratch *s = &w->scratch;
 	const struct kpr_pool *pool = changes[0].port->pool;
@@ -168,9 +170,11 @@ static int take_changes(struct kpr_maps *w, const struct kpr_change *changes, ui
 	for (uint32_t i = 0; i < n && rc == 0; i++) {
 		int64_t at = kpr_pool_find(&w->store, pool, &changes[i].backend);
 
-		if (changes[i].is == use && at < 0)
+		bool is = mask >> changes[i].is & 1;
+
+		if (is && at < 0)
 			rc = add_later(s, &changes[i].backend);
-		else if (changes[i].was == use && at >= 0)
+		else if (!is && at >= 0)
 			rc = remove_later(s, (uint32_t)at);
 	}
 	if (s->n_removes > first)
@@ -182,10 +186,8 @@ static int take_changes(struct kpr_maps *w, const struct kpr_change *changes, ui
 static void count_changes(struct kpr_port *port, const struct kpr_change *changes, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		port->n_active += changes[i].is == KPR_USE_ACTIVE;
-		port->n_active -= changes[i].was == KPR_USE_ACTIVE;
-		port->n_terminating += changes[i].is == KPR_USE_TERMINATING;
-		port->n_terminating -= changes[i].was == KPR_USE_TERMINATING;
+		port->n[changes[i].is]++;
+		port->n[changes[i].was]--;
 	}
 }
 
@@ -251,7 +253,7 @@ static int plan_port(struct kpr_maps *w, const struct kpr_svc *svc, struct kpr_p
 	uint32_t first_add = s->n_adds;
 	uint32_t first_remove = s->n_removes;
 	const struct kpr_change *changes = NULL;
-	enum kpr_use use = kpr_port_use(port);
+	uint32_t mask = kpr_port_mask(port);
 	uint32_t n = 0;
 	int rc;
 
@@ -260,15 +262,15 @@ static int plan_port(struct kpr_maps *w, const struct kpr_svc *svc, struct kpr_p
 		if (n == 0)
 			return 0;
 		count_changes(port, changes, n);
-		port->synced = use != KPR_USE_NONE && use == kpr_port_use(port);
+		port->synced = mask != 0 && mask == kpr_port_mask(port);
 	} else {
 		count_port(svc, port);
 	}
-	if (kpr_port_use(port) == KPR_USE_NONE)
+	if (kpr_port_mask(port) == 0)
 		return 0;
 	rc = port_pool(w, port);
 	if (rc == 0)
-		rc = port->synced ? take_changes(w, changes, n, use) : compare_all(w, svc, port);
+		rc = port->synced ? take_changes(w, changes, n, mask) : compare_all(w, svc, port);
 	return rc < 0 ? rc : plan_update(w, port->pool, first_add, first_remove);
 }
 
@@ -316,7 +318,7 @@ static void ports_done(struct kpr_maps *w, struct kpr_svc *svc)
 		struct kpr_pool *pool = port->pool;
 
 		port->synced = port->round == w->model->round;
-		if (pool && (!port->synced || kpr_port_use(port) == KPR_USE_NONE)) {
+		if (pool && (!port->synced || kpr_port_mask(port) == 0)) {
 			port->pool = NULL;
 			pool->port = NULL;
 			kpr_pool_free(&w->store, pool);
@@ -347,33 +349,113 @@ static void apply_updates(struct kpr_maps *w)
 		kpr_scratch_free(s);
 }
 
-/* The frontend's value, when it isn't in the map as it should be. */
-static bool plan_item(struct kpr_maps *w, const struct kpr_claim *claim, struct kpr_item *ret_item)
+/* What the frontend is to be. Nothing that was remembered about clients outlives a change of mind.
+ */
+static struct pb_svc value_of(const struct kpr_maps *w, const struct kpr_claim *claim)
 {
 	const struct kpr_svc *svc = claim->svc;
-	struct kpr_front *front = claim->front;
-	struct kpr_pool *pool = claim->port->pool;
-	bool ours = front->programmed && front->value.owner == svc->hash;
-	struct pb_svc value = {.id = ours ? front->value.id : w->next_id,
-			       .flags = svc->fail_open ? PB_SVC_FAIL_OPEN : 0,
-			       .owner = svc->hash};
+	const struct kpr_front *front = claim->front;
+	const struct kpr_pool *pool = claim->port->pool;
+	bool keeps_id = front->programmed && front->value.owner == svc->hash &&
+			(front->value.affinity_s > 0) == (svc->affinity_s > 0);
+	struct pb_svc value = {.id = keeps_id ? front->value.id : w->next_id,
+			       .flags = claim->flags | (svc->fail_open ? PB_SVC_FAIL_OPEN : 0),
+			       .owner = svc->hash,
+			       .affinity_s = svc->affinity_s};
 
+	if (claim->flags & PB_SVC_RANGES)
+		value.ranges = svc->sources->number;
+	if (claim->flags & PB_SVC_LOCAL && !pool && claim->port->n[KPR_USE_REMOTE] > 0)
+		value.flags |= PB_SVC_ELSEWHERE;
 	if (pool) {
 		value.tie = pb_svc_tie(&front->key, pool->id);
 		value.base = pool->base;
 		value.count = pool->count;
 		value.room = pool->room;
 	}
-	if (ours && memcmp(&value, &front->value, sizeof(value)) == 0)
+	return value;
+}
+
+/* False when the frontend is in the map as it should be. */
+static bool plan_item(struct kpr_maps *w, const struct kpr_claim *claim, struct kpr_item *ret_item)
+{
+	struct kpr_front *front = claim->front;
+	struct pb_svc value = value_of(w, claim);
+
+	if (front->programmed && memcmp(&value, &front->value, sizeof(value)) == 0)
 		return false;
-	w->next_id += !ours;
+	w->next_id += value.id == w->next_id;
 	*ret_item = (struct kpr_item){.front = front,
 				      .svc = claim->svc,
-				      .pool = pool,
+				      .pool = claim->port->pool,
+				      .sources = claim->flags & PB_SVC_RANGES ? claim->svc->sources
+									      : NULL,
 				      .value = value,
 				      .is_new = !front->programmed};
 	return true;
 }
+
+/* The entries with scope EXT first: those that speak of them come behind them. */
+static void plan_items(struct kpr_maps *w, struct kpr_svc *svc, uint32_t scope)
+{
+	for (uint32_t i = 0; i < svc->n_claims; i++) {
+		const struct kpr_claim *claim = &svc->claims[i];
+
+		if (claim->front->key.scope != scope || !kpr_claim_may_write(w->model, claim) ||
+		    !plan_item(w, claim, &w->items[w->n_items]))
+			continue;
+		w->n_new += w->items[w->n_items].is_new;
+		w->n_items++;
+	}
+}
+
+/* ---- source ranges ---- */
+
+/* The set that the Service's frontends had at the restart, if it is still what it wants. */
+static struct kpr_sources *adopted_sources(const struct kpr_svc *svc)
+{
+	for (uint32_t i = 0; i < svc->n_claims; i++) {
+		const struct kpr_front *front = svc->claims[i].front;
+
+		if (svc->claims[i].flags & PB_SVC_RANGES && front->sources &&
+		    !front->sources->wanted && front->value.owner == svc->hash &&
+		    kpr_sources_equal(front->sources, svc->obj))
+			return front->sources;
+	}
+	return NULL;
+}
+
+static bool wants_sources(const struct kpr_maps *w, const struct kpr_svc *svc)
+{
+	for (uint32_t i = 0; i < svc->n_claims; i++)
+		if (svc->claims[i].flags & PB_SVC_RANGES &&
+		    kpr_claim_may_write(w->model, &svc->claims[i]))
+			return true;
+	return false;
+}
+
+static int plan_sources(struct kpr_maps *w, struct kpr_svc *svc)
+{
+	struct kpr_sources *set = NULL;
+	int rc = 0;
+
+	if (wants_sources(w, svc)) {
+		if (svc->sources && kpr_sources_equal(svc->sources, svc->obj))
+			return 0;
+		set = adopted_sources(svc);
+		if (set)
+			set->wanted = true;
+		else
+			rc = kpr_sources_write(&w->sources, svc->obj, &set);
+	}
+	if (rc < 0)
+		return rc;
+	kpr_sources_unwanted(&w->sources, svc->sources, w->ctx->host->now_ns());
+	svc->sources = set;
+	return 0;
+}
+
+/* ---- all of it ---- */
 
 static uint32_t count_new(const struct kpr_maps *w, const struct kpr_svc *svc)
 {
@@ -430,8 +512,12 @@ static void give_up(struct kpr_maps *w, struct kpr_svc *svc, int rc)
 
 void kpr_plan(struct kpr_maps *w, struct kpr_svc *svc)
 {
-	int rc;
+	int rc = kpr_model_refresh(w->model, svc);
 
+	if (rc < 0) {
+		kpr_failed(w, svc, rc);
+		return;
+	}
 	if (!svc->head && (svc->withdrawn || !w->model->backends_synced)) {
 		set_state(w, svc, svc->withdrawn ? KPR_SVC_FROZEN : KPR_SVC_WAITING);
 		return;
@@ -441,6 +527,8 @@ void kpr_plan(struct kpr_maps *w, struct kpr_svc *svc)
 		return;
 	rc = frontends_room(w, svc);
 	if (rc == 0)
+		rc = plan_sources(w, svc);
+	if (rc == 0)
 		rc = plan_ports(w, svc);
 	if (rc < 0) {
 		give_up(w, svc, rc);
@@ -448,12 +536,7 @@ void kpr_plan(struct kpr_maps *w, struct kpr_svc *svc)
 	}
 	apply_updates(w);
 	ports_done(w, svc);
-	for (uint32_t i = 0; i < svc->n_claims; i++) {
-		if (!kpr_claim_may_write(w->model, &svc->claims[i]) ||
-		    !plan_item(w, &svc->claims[i], &w->items[w->n_items]))
-			continue;
-		w->n_new += w->items[w->n_items].is_new;
-		w->n_items++;
-	}
+	plan_items(w, svc, PB_SVC_SCOPE_EXT);
+	plan_items(w, svc, PB_SVC_SCOPE_INT);
 	set_state(w, svc, KPR_SVC_OK);
 }

@@ -120,11 +120,17 @@ const struct pb_svc_backend *kpr_pool_at(const struct kpr_store *st, const struc
 	return &st->backends[slot_get(st, pool->base + position).backend];
 }
 
+uint32_t kpr_pool_number(const struct kpr_store *st, const struct kpr_pool *pool, uint32_t position)
+{
+	return slot_get(st, pool->base + position).backend;
+}
+
 /* ---- where a backend is ---- */
 
 static bool same(const struct pb_svc_backend *a, const struct pb_svc_backend *b)
 {
-	return a->port == b->port && memcmp(&a->addr, &b->addr, sizeof(a->addr)) == 0;
+	return a->port == b->port && a->flags == b->flags &&
+	       memcmp(&a->addr, &b->addr, sizeof(a->addr)) == 0;
 }
 
 static uint64_t mix(uint64_t h)
@@ -276,12 +282,25 @@ void kpr_pool_unref(struct kpr_store *st, struct kpr_pool *pool, uint32_t base)
 	kpr_pool_free(st, pool);
 }
 
+/* No slot of the pool names it any more: who remembers its number sees that it left. */
+static void record_left(struct kpr_store *st, uint32_t number)
+{
+	__atomic_store_n(&st->backends[number].pool, 0, __ATOMIC_RELEASE);
+	st->stores++;
+}
+
 void kpr_pool_free(struct kpr_store *st, struct kpr_pool *pool)
 {
 	if (pool->port || pool->refs > 0)
 		return;
-	for (uint32_t i = 0; i < pool->count; i++)
-		retire(st, slot_get(st, pool->base + i).backend, 0);
+	if (st->pool_gone)
+		st->pool_gone(st->pool_gone_arg, pool);
+	for (uint32_t i = 0; i < pool->count; i++) {
+		uint32_t number = slot_get(st, pool->base + i).backend;
+
+		record_left(st, number);
+		retire(st, number, 0);
+	}
 	if (pool->room > 0)
 		retire(st, pool->base, pool->room);
 	if (pool->old_room > 0)
@@ -397,6 +416,14 @@ static void close_gap(struct kpr_store *st, struct kpr_pool *pool, uint32_t posi
 	pool->count = last;
 }
 
+/* The records given up since: behind the stores into the slots that named them. */
+static void records_left(struct kpr_store *st, uint32_t since)
+{
+	for (uint32_t i = since; i < st->n_retired; i++)
+		if (st->retired[i].room == 0)
+			record_left(st, st->retired[i].base);
+}
+
 /* In the place of one that goes as long as there is one, then behind the last. */
 static uint32_t add_all(struct kpr_store *st, const struct kpr_update *u)
 {
@@ -423,11 +450,13 @@ void kpr_update_apply(struct kpr_store *st, struct kpr_update *u)
 	struct kpr_pool *pool = u->pool;
 	bool grows = u->room > pool->room;
 	uint32_t was = grows ? 0 : pool->count;
-	uint32_t n_removed;
+	uint32_t n_retired, n_removed;
 
 	st->ids_planned -= u->n_add;
 	if (grows)
 		move(st, pool, u);
+	pool->changed = true;
+	n_retired = st->n_retired;
 	n_removed = add_all(st, u);
 	/* From behind: the last one always stays. */
 	for (uint32_t i = u->n_remove; i > n_removed; i--) {
@@ -436,6 +465,7 @@ void kpr_update_apply(struct kpr_store *st, struct kpr_update *u)
 	}
 	for (uint32_t i = pool->count; pool->count > 0 && i < was; i++)
 		slot_set(st, pool->base + i, slot_get(st, pool->base + i % pool->count));
+	records_left(st, n_retired);
 	if (u->room > 0 && !grows)
 		move(st, pool, u);
 }

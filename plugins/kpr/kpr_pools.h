@@ -4,8 +4,9 @@
  *
  * Owns every slot and every backend record: which are free, which wait for their grace period,
  * and the order of stores into them. At no moment does a slot that a frontend in the map counts
- * name anything but a backend that its Service has, or had until this turn. Knows no Service and
- * writes no frontend: who does tells pool_ref() and pool_unref() of it.
+ * name anything but a backend that its Service has, or had until this turn. A record that no slot
+ * names any more is no pool's: whoever remembers its number sees that the backend left. Knows no
+ * Service and writes no frontend: who does tells pool_ref() and pool_unref() of it.
  */
 #ifndef KPR_POOLS_H
 #define KPR_POOLS_H
@@ -21,13 +22,15 @@
 
 struct kpr_port;
 struct kpr_retired;
+struct kpr_table; /* kpr_tables.h */
 
 struct kpr_pool {
 	struct kpr_pool *prev; /* in kpr_store.pools */
 	struct kpr_pool *next_all;
-	struct kpr_pool *next; /* in kpr_model.unwanted */
-	struct kpr_port *port; /* NULL: nobody wants it */
-	uint32_t *index;       /* open addressing: position + 1 of a backend, 0: empty */
+	struct kpr_pool *next;	 /* in kpr_model.unwanted */
+	struct kpr_port *port;	 /* NULL: nobody wants it */
+	struct kpr_table *table; /* Maglev; NULL: none */
+	uint32_t *index;	 /* open addressing: position + 1 of a backend, 0: empty */
 	uint32_t index_mask;
 	uint32_t id;
 	uint32_t base;
@@ -38,6 +41,7 @@ struct kpr_pool {
 	uint32_t old_base;
 	uint32_t old_room;
 	uint32_t old_refs;
+	bool changed; /* its backends have, since the frontends were last planned */
 };
 
 struct kpr_store {
@@ -55,6 +59,9 @@ struct kpr_store {
 	uint32_t ids_planned; /* by updates that wait to be applied */
 	uint64_t stores;      /* slots and records written */
 	uint64_t touched;     /* backends that came or went */
+	/* A pool is about to be freed. NULL: nobody wants to know. */
+	void (*pool_gone)(void *arg, struct kpr_pool *pool);
+	void *pool_gone_arg;
 };
 
 /* What becomes of one pool: planned, so that all of a Service can be, and then done. */
@@ -98,11 +105,14 @@ void kpr_pool_free(struct kpr_store *st, struct kpr_pool *pool);
 
 /* Before its backends are looked for or changed. */
 void kpr_pool_index(const struct kpr_store *st, struct kpr_pool *pool);
-/* Position of a backend (address, port), -1: not in it. */
+/* Position of a backend (address, port, flags), -1: not in it. */
 int64_t kpr_pool_find(const struct kpr_store *st, const struct kpr_pool *pool,
 		      const struct pb_svc_backend *b);
 const struct pb_svc_backend *kpr_pool_at(const struct kpr_store *st, const struct kpr_pool *pool,
 					 uint32_t position);
+/* The number of the backend at a position. */
+uint32_t kpr_pool_number(const struct kpr_store *st, const struct kpr_pool *pool,
+			 uint32_t position);
 /* Takes what the update needs. -ENOSPC, -ENOMEM; -EAGAIN: it still moves. */
 int kpr_update_plan(struct kpr_store *st, struct kpr_update *u);
 void kpr_update_cancel(struct kpr_store *st, struct kpr_update *u);

@@ -3,17 +3,22 @@
  * `service list`: a row per frontend, and who has it if it isn't the Service that wants it.
  * `service show`: a row per frontend and backend of one Service.
  *
- * Writes JSON as it goes, and the list without backends: with 100,000 of them it would hold the
- * agent's loop, and a tree of them would cost more memory than the agent has.
+ * Writes JSON as it goes, and the list without backends and in pages: all of it would hold the
+ * agent's loop, and a tree of it would cost more memory than the agent has. A page ends behind a
+ * Service; "next" is what the question for the rest says behind --after.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <utlist.h>
 
 #include "kpr.h"
+#include "kpr_fronts.h"
+
+#define PAGE_ROWS 1000
 
 struct out {
 	const struct pb_host *host;
@@ -101,6 +106,25 @@ static void put_address(struct out *o, const union pb_addr *addr, uint32_t famil
 	put_raw(o, "\"");
 }
 
+/* SCTP: backends that can't be used because their port is another one. */
+static uint32_t count_unfit(const struct kpr_svc *svc, const struct kpr_port *port)
+{
+	const struct kpr_part *part;
+	struct pb_svc_backend b;
+	struct kpr_run run;
+	enum kpr_use use;
+	uint32_t n = 0;
+
+	if (kpr_port_number(port) == 0)
+		return 0;
+	DL_FOREACH (svc->parts, part) {
+		kpr_run_begin(&run, part->value, port);
+		while (kpr_run_next(&run, &b, &use))
+			n += ntohs(b.port) != kpr_port_number(port);
+	}
+	return n;
+}
+
 /* Why no backend stands behind the frontend: mostly a name that was mistyped. */
 static const char *why_none(const struct kpr_svc *svc, const struct kpr_port *port)
 {
@@ -110,10 +134,12 @@ static const char *why_none(const struct kpr_svc *svc, const struct kpr_port *po
 	struct kpr_run run;
 	enum kpr_use use;
 
+	if (count_unfit(svc, port) > 0)
+		return "no backends: with SCTP a backend's port must be the frontend's";
 	DL_FOREACH (svc->parts, part) {
 		kpr_run_begin(&run, part->value, port);
 		if (kpr_run_next(&run, &b, &use))
-			return port->local ? "no backends on this node" : "no backends";
+			return kpr_port_local(port) ? "no backends on this node" : "no backends";
 		/* Sorted by family. */
 		same_family =
 			same_family || (part->value->n > 0 &&
@@ -125,9 +151,25 @@ static const char *why_none(const struct kpr_svc *svc, const struct kpr_port *po
 			   : "no backends";
 }
 
+/* What there is to say of a frontend that is in the map as it should be. */
+static void describe_good(const struct kpr_svc *svc, const struct kpr_front *front, char *text,
+			  size_t len)
+{
+	const struct kpr_port *port = front->claims->port;
+	uint32_t unfit = front->value.count > 0 ? count_unfit(svc, port) : 0;
+
+	if (front->value.count == 0)
+		snprintf(text, len, "%s", why_none(svc, port));
+	else if (unfit > 0)
+		snprintf(text, len, "partly: with SCTP %u backend%s another port than the frontend",
+			 unfit, unfit == 1 ? " has" : "s have");
+	else
+		snprintf(text, len, "ok");
+}
+
 /* Says in `text` why the row is as it is; "ok" when everything is in the map. */
-static void describe(const struct kpr_svc *svc, const struct kpr_front *front, char *text,
-		     size_t len)
+static void describe(const struct kpr_svc *svc, const struct kpr_front *front, const char *why,
+		     char *text, size_t len)
 {
 	static const char *const states[] = {
 		[KPR_SVC_OK] = "ok",
@@ -137,22 +179,14 @@ static void describe(const struct kpr_svc *svc, const struct kpr_front *front, c
 		[KPR_SVC_FAILED] = "write failed, as before",
 	};
 
-	if (!front)
-		snprintf(text, len, "not translated: protocol or port");
+	if (why || !front)
+		snprintf(text, len, "%s", why ? why : "waiting");
 	else if (front->claims && front->claims->svc != svc)
 		snprintf(text, len, "conflict: taken by %s", front->claims->svc->key);
-	else if (svc->state == KPR_SVC_OK && front->programmed && front->value.count == 0)
-		snprintf(text, len, "%s", why_none(svc, front->claims->port));
+	else if (svc->state == KPR_SVC_OK && front->programmed && front->claims)
+		describe_good(svc, front, text, len);
 	else
 		snprintf(text, len, "%s", states[svc->state]);
-}
-
-static const char *type_name(uint32_t type)
-{
-	static const char *const names[] = {"", "ClusterIP", "NodePort", "LoadBalancer",
-					    "ExternalName"};
-
-	return names[type < 5 ? type : 0];
 }
 
 static const char *protocol_name(uint8_t protocol)
@@ -160,79 +194,184 @@ static const char *protocol_name(uint8_t protocol)
 	return protocol == IPPROTO_TCP ? "TCP" : protocol == IPPROTO_UDP ? "UDP" : "SCTP";
 }
 
-static void put_row(struct out *o, const struct kpr_model *m, const struct kpr_svc *svc,
-		    const struct pb_kube_addr *ip, const struct pb_service_port *port)
+static const char *scope_name(const struct kpr_wish *wish)
 {
-	struct kpr_front *front = NULL;
-	bool ours;
-	struct pb_svc_key key;
+	if (wish->key.scope == PB_SVC_SCOPE_EXT)
+		return "external";
+	return wish->flags & PB_SVC_SPLIT ? "internal" : "all";
+}
+
+/* ---- service list ---- */
+
+struct list {
+	struct out out;
+	const struct kpr *kpr;
+	const struct kpr_svc *svc;
+	const char *ns;
+	const char *type;
+	uint64_t after;
+	uint32_t limit;
+};
+
+static bool outside_of_range(const struct kpr *kpr, const struct kpr_wish *wish)
+{
+	return PB_SVC_KIND(wish->flags) == PB_SVC_NODE_PORT &&
+	       (wish->number < kpr->config.node_port_min ||
+		wish->number > kpr->config.node_port_max);
+}
+
+static int put_row(void *arg, const struct kpr_wish *wish)
+{
+	struct list *l = arg;
+	struct out *o = &l->out;
+	const struct kpr_front *front = kpr_model_front(&l->kpr->model, &wish->key);
+	bool ours = front && front->claims && front->claims->svc == l->svc;
+	const char *kind = kpr_kind_name(PB_SVC_KIND(wish->flags));
 	char why[512];
 
-	if (kpr_frontend_key(ip, port, &key))
-		front = kpr_model_front(m, &key);
-	ours = front && front->claims && front->claims->svc == svc;
-	describe(svc, front, why, sizeof(why));
+	if (l->type && strcmp(l->type, kind) != 0)
+		return 0;
+	describe(l->svc, front, wish->why, why, sizeof(why));
+	if (outside_of_range(l->kpr, wish))
+		snprintf(why + strlen(why), sizeof(why) - strlen(why),
+			 "; outside of the NodePort range");
 	put_raw(o, o->rows++ ? ",{\"namespace\":" : "{\"namespace\":");
-	put_string(o, svc->obj->meta.ns);
+	put_string(o, l->svc->obj->meta.ns);
 	put_raw(o, ",\"name\":");
-	put_string(o, svc->obj->meta.name);
+	put_string(o, l->svc->obj->meta.name);
 	put_raw(o, ",\"type\":");
-	put_string(o, type_name(svc->obj->type));
+	put_string(o, kind);
 	put_raw(o, ",\"port\":");
-	put_string(o, port->name);
+	put_string(o, wish->port->name);
 	put_raw(o, ",\"frontend\":");
-	put_address(o, &ip->addr, ip->family, port->port);
+	put_address(o, &wish->key.addr, wish->key.family, wish->number);
 	put_raw(o, ",\"protocol\":");
-	put_string(o, protocol_name(port->protocol));
+	put_string(o, protocol_name(wish->key.protocol));
+	put_raw(o, ",\"scope\":");
+	put_string(o, scope_name(wish));
 	put_raw(o, ",\"backends\":");
 	put_number(o, ours && front->programmed ? front->value.count : 0);
 	put_raw(o, ",\"state\":");
 	put_string(o, why);
 	put_raw(o, "}");
+	return 0;
+}
+
+static int parse_number(struct pb_ctx *ctx, const char *name, const char *text, uint64_t *ret)
+{
+	char *end = NULL;
+
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	if (errno || end == text || *end || *text == '-')
+		return ctx->host->fail(ctx, -EINVAL, "%s: \"%s\" is no number", name, text);
+	return 0;
+}
+
+static int parse_option(struct pb_ctx *ctx, struct list *l, const char *name, const char *value)
+{
+	uint32_t kind = PB_SVC_CLUSTER_IP;
+	uint64_t limit = 0;
+	int rc;
+
+	if (!value)
+		return ctx->host->fail(ctx, -EINVAL, "%s: a value is missing", name);
+	if (strcmp(name, "--after") == 0)
+		return parse_number(ctx, name, value, &l->after);
+	if (strcmp(name, "--limit") == 0) {
+		rc = parse_number(ctx, name, value, &limit);
+		l->limit = limit > 0 && limit < PAGE_ROWS ? (uint32_t)limit : PAGE_ROWS;
+		return rc;
+	}
+	if (strcmp(name, "--type") != 0)
+		return ctx->host->fail(ctx, -EINVAL,
+				       "%s: no such option; there are --type, --after and --limit",
+				       name);
+	while (kind <= PB_SVC_HOST_PORT && strcmp(value, kpr_kind_name(kind)) != 0)
+		kind++;
+	if (kind > PB_SVC_HOST_PORT)
+		return ctx->host->fail(ctx, -EINVAL,
+				       "--type: \"%s\" is none of ClusterIP, NodePort, ExternalIP, "
+				       "LoadBalancer and HostPort",
+				       value);
+	l->type = value;
+	return 0;
+}
+
+static int parse_args(struct pb_ctx *ctx, struct list *l, const char *const *args, uint32_t n)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < n && rc == 0; i++) {
+		if (args[i][0] == '-') {
+			rc = parse_option(ctx, l, args[i], i + 1 < n ? args[i + 1] : NULL);
+			i++;
+		} else if (l->ns) {
+			rc = ctx->host->fail(ctx, -EINVAL, "one namespace at most");
+		} else {
+			l->ns = args[i];
+		}
+	}
+	return rc;
+}
+
+static void put_next(struct out *o, uint64_t serial)
+{
+	char text[40];
+
+	snprintf(text, sizeof(text), ",\"next\":\"%llu\"", (unsigned long long)serial);
+	put_raw(o, text);
 }
 
 int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
 			struct pb_buf *out)
 {
 	const struct kpr *kpr = ctx->self;
-	struct out o = {.host = ctx->host, .buf = out};
-	const char *ns = n_args > 0 ? args[0] : NULL;
+	struct list l = {.out = {.host = ctx->host, .buf = out}, .kpr = kpr, .limit = PAGE_ROWS};
+	int rc = parse_args(ctx, &l, args, n_args);
+	uint64_t last = 0;
 
 	(void)arg;
-	if (n_args > 1)
-		return ctx->host->fail(ctx, -EINVAL, "one namespace at most");
-	put_raw(&o,
+	if (rc < 0)
+		return rc;
+	put_raw(&l.out,
 		"{\"columns\":[{\"title\":\"NAMESPACE\",\"field\":\"namespace\"},"
 		"{\"title\":\"NAME\",\"field\":\"name\"},{\"title\":\"TYPE\",\"field\":\"type\"},"
 		"{\"title\":\"FRONTEND\",\"field\":\"frontend\"},"
 		"{\"title\":\"PROTO\",\"field\":\"protocol\"},"
+		"{\"title\":\"SCOPE\",\"field\":\"scope\"},"
 		"{\"title\":\"BACKENDS\",\"field\":\"backends\"},"
 		"{\"title\":\"STATE\",\"field\":\"state\"}],\"items\":[");
-	for (const struct kpr_svc *svc = kpr->model.svcs; svc; svc = svc->hh.next) {
-		if (!svc->obj || (ns && strcmp(ns, svc->obj->meta.ns) != 0) ||
-		    !kpr_service_has_frontends(svc->obj, kpr->config.proxy_name))
+	/* In the order in which they came, which is that of their serials. */
+	for (l.svc = kpr->model.svcs; l.svc && l.out.rows < l.limit; l.svc = l.svc->hh.next) {
+		if (l.svc->serial <= l.after || !l.svc->obj ||
+		    (l.ns && strcmp(l.ns, l.svc->obj->meta.ns) != 0) ||
+		    !kpr_fronts_any(l.svc->obj, kpr->config.proxy_name))
 			continue;
-		for (uint32_t i = 0; i < svc->obj->n_cluster_ips; i++)
-			for (uint32_t p = 0; p < svc->obj->n_ports; p++)
-				put_row(&o, &kpr->model, svc, &svc->obj->cluster_ips[i],
-					&svc->obj->ports[p]);
+		kpr_fronts_each(&kpr->model, l.svc->obj, put_row, &l);
+		last = l.svc->serial;
 	}
-	put_raw(&o, "]}");
-	flush(&o);
-	return o.error;
+	put_raw(&l.out, "]");
+	if (l.svc)
+		put_next(&l.out, last);
+	put_raw(&l.out, "}");
+	flush(&l.out);
+	return l.out.error;
 }
 
+/* ---- service show ---- */
+
 static void put_backend(struct out *o, const struct pb_backends *value, const struct pb_backend *b,
-			const struct pb_kube_addr *ip, const struct pb_service_port *port)
+			const struct kpr_wish *wish)
 {
 	static const char *const states[] = {"unknown", "active", "terminating", "draining"};
 
 	put_raw(o, o->rows++ ? ",{\"frontend\":" : "{\"frontend\":");
-	put_address(o, &ip->addr, ip->family, port->port);
+	put_address(o, &wish->key.addr, wish->key.family, wish->number);
 	put_raw(o, ",\"protocol\":");
-	put_string(o, protocol_name(port->protocol));
+	put_string(o, protocol_name(wish->key.protocol));
 	put_raw(o, ",\"port\":");
-	put_string(o, port->name);
+	put_string(o, wish->port->name);
 	put_raw(o, ",\"backend\":");
 	put_address(o, &b->addr, b->family, b->port);
 	put_raw(o, ",\"state\":");
@@ -244,45 +383,49 @@ static void put_backend(struct out *o, const struct pb_backends *value, const st
 	put_raw(o, "}");
 }
 
-static void put_backends(struct out *o, const struct kpr_svc *svc, const struct pb_kube_addr *ip,
-			 const struct pb_service_port *port)
+/* At node addresses the entry for all of them is shown, and of two scopes the inner one. */
+static int put_backends(void *arg, const struct kpr_wish *wish)
 {
+	static const union pb_addr any;
+	struct list *l = arg;
 	const struct kpr_part *part;
 	uint32_t end;
 
-	DL_FOREACH (svc->parts, part)
-		for (uint32_t i = kpr_part_find(part->value, ip->family, port->protocol, port->name,
-						&end);
+	if (wish->key.scope == PB_SVC_SCOPE_EXT ||
+	    (wish->at_node && memcmp(&wish->key.addr, &any, sizeof(any)) != 0))
+		return 0;
+	DL_FOREACH (l->svc->parts, part)
+		for (uint32_t i = kpr_part_find(part->value, wish->key.family, wish->key.protocol,
+						wish->port->name, &end);
 		     i < end; i++)
-			put_backend(o, part->value, &part->value->backend[i], ip, port);
+			put_backend(&l->out, part->value, &part->value->backend[i], wish);
+	return 0;
 }
 
 int kpr_report_service(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
 		       struct pb_buf *out)
 {
 	const struct kpr *kpr = ctx->self;
-	struct out o = {.host = ctx->host, .buf = out};
-	const struct kpr_svc *svc = NULL;
+	struct list l = {.out = {.host = ctx->host, .buf = out}, .kpr = kpr};
 
 	(void)arg;
 	if (n_args != 1)
 		return ctx->host->fail(ctx, -EINVAL, "one Service is needed: NAMESPACE/NAME");
-	HASH_FIND_STR(kpr->model.svcs, args[0], svc);
-	if (!svc || !svc->obj)
+	l.svc = kpr_model_find(&kpr->model, args[0]);
+	if (!l.svc || !l.svc->obj)
 		return ctx->host->fail(ctx, -ENOENT,
 				       "no Service \"%s\" (NAMESPACE/NAME): see `patchbay service "
 				       "list`",
 				       args[0]);
-	put_raw(&o, "{\"columns\":[{\"title\":\"FRONTEND\",\"field\":\"frontend\"},"
-		    "{\"title\":\"PROTO\",\"field\":\"protocol\"},"
-		    "{\"title\":\"BACKEND\",\"field\":\"backend\"},"
-		    "{\"title\":\"STATE\",\"field\":\"state\"},"
-		    "{\"title\":\"NODE\",\"field\":\"node\"},"
-		    "{\"title\":\"ZONE\",\"field\":\"zone\"}],\"items\":[");
-	for (uint32_t i = 0; i < svc->obj->n_cluster_ips; i++)
-		for (uint32_t p = 0; p < svc->obj->n_ports; p++)
-			put_backends(&o, svc, &svc->obj->cluster_ips[i], &svc->obj->ports[p]);
-	put_raw(&o, "]}");
-	flush(&o);
-	return o.error;
+	put_raw(&l.out, "{\"columns\":[{\"title\":\"FRONTEND\",\"field\":\"frontend\"},"
+			"{\"title\":\"PROTO\",\"field\":\"protocol\"},"
+			"{\"title\":\"BACKEND\",\"field\":\"backend\"},"
+			"{\"title\":\"STATE\",\"field\":\"state\"},"
+			"{\"title\":\"NODE\",\"field\":\"node\"},"
+			"{\"title\":\"ZONE\",\"field\":\"zone\"}],\"items\":[");
+	if (kpr_fronts_any(l.svc->obj, kpr->config.proxy_name))
+		kpr_fronts_each(&kpr->model, l.svc->obj, put_backends, &l);
+	put_raw(&l.out, "]}");
+	flush(&l.out);
+	return l.out.error;
 }

@@ -198,6 +198,13 @@ struct fake_event_type {
 	struct fake_event_type *next;
 };
 
+/* What host->fd_keep() keeps; belongs to the plugin. */
+struct fake_kept {
+	char *name;
+	int fd;
+	struct fake_kept *next;
+};
+
 struct fake_fault {
 	char *function;
 	uint32_t skip;
@@ -254,6 +261,7 @@ struct pb_fake {
 	uint32_t identities; /* numbers given to ranges so far */
 	struct fake_metric *metrics;
 	struct fake_event_type *event_types;
+	struct fake_kept *kept;
 	struct fake_fault *faults;
 	struct fake_task *tasks;
 	struct fake_grave *graves;
@@ -324,6 +332,12 @@ int fake_host_kube_watch_close(struct pb_ctx *ctx, uint32_t id);
 int fake_host_cidr_hold(struct pb_ctx *ctx, const struct pb_cidr *cidr, uint32_t *ret_identity);
 int fake_host_cidr_release(struct pb_ctx *ctx, const struct pb_cidr *cidr);
 void fake_cidrs_release(struct fake_gen *gen);
+
+/* kept.c */
+int fake_host_fd_keep(struct pb_ctx *ctx, const char *name, int fd);
+int fake_host_fd_kept(struct pb_ctx *ctx, const char *name, int *ret_fd);
+int fake_host_fd_drop(struct pb_ctx *ctx, const char *name);
+void fake_kept_free(struct pb_fake *fake);
 
 /* loop.c */
 int fake_host_event_type(struct pb_ctx *ctx, const char *name, uint16_t *ret_type);

@@ -37,6 +37,9 @@ static const char *const fault_names[] = {
 	"kube_watch_open",
 	"map_memory",
 	"cidr_hold",
+	"fd_keep",
+	"fd_kept",
+	"fd_drop",
 };
 
 int pb_fake_fail(struct pb_fake *fake, const char *function, uint32_t skip, int err)
@@ -202,7 +205,7 @@ static int host_bpf_object(struct pb_ctx *ctx, const struct pb_bpf_object *opts)
 	if (object_find(gen, opts->name))
 		return host_fail(ctx, -EEXIST, "BPF object %s: registered twice", opts->name);
 	for (uint32_t i = 0; i < opts->n_maps; i++)
-		if (opts->maps[i].flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED))
+		if (opts->maps[i].flags & ~(PB_MAP_EPHEMERAL | PB_MAP_SHARED | PB_MAP_BORROWED))
 			return host_fail(ctx, -EINVAL, "BPF object %s: map %s: unknown flags",
 					 opts->name, opts->maps[i].name);
 	err = object_copy(opts, &object);
@@ -548,4 +551,7 @@ const struct pb_host fake_host = {
 	.map_memory = fake_host_map_memory,
 	.cidr_hold = fake_host_cidr_hold,
 	.cidr_release = fake_host_cidr_release,
+	.fd_keep = fake_host_fd_keep,
+	.fd_kept = fake_host_fd_kept,
+	.fd_drop = fake_host_fd_drop,
 };

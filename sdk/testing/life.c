@@ -221,6 +221,7 @@ void pb_fake_free(struct pb_fake *fake)
 	if (fake->current)
 		gen_stop(fake->current);
 	graves_free(fake);
+	fake_kept_free(fake);
 	fake_topics_free(fake);
 	LL_FOREACH_SAFE(fake->maps, map, map_next)
 	fake_map_free(map);
@@ -385,6 +386,7 @@ int pb_fake_stop(struct pb_fake *fake)
 	} else if (fake->current) {
 		gen_stop(fake->current);
 		fake->current = NULL;
+		fake_kept_free(fake);
 		fake_topics_withdraw_older(fake, NULL, UINT32_MAX);
 	} else {
 		return -ENOENT;

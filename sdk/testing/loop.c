@@ -5,6 +5,7 @@
  * Owns the clock, which moves only when a test says so. Nothing here may wait for anything: a
  * callback runs when the test makes it due.
  */
+#include <poll.h>
 #include <stdatomic.h>
 
 #include "fake.h"
@@ -237,6 +238,38 @@ int pb_fake_fd(struct pb_fake *fake, int fd, uint32_t events)
 	watch->fn(&gen->ctx, watch->arg, fd, events);
 	fake_drain(fake);
 	return 0;
+}
+
+static short poll_events(uint32_t events)
+{
+	return (short)((events & PB_FD_READ ? POLLIN : 0) | (events & PB_FD_WRITE ? POLLOUT : 0));
+}
+
+int pb_fake_poll(struct pb_fake *fake, int timeout_ms)
+{
+	struct pollfd fds[256];
+	struct fake_fd *watch;
+	nfds_t n = 0;
+	int told = 0;
+
+	if (fake->current && fake->current->phase == FAKE_RUNNING)
+		LL_FOREACH (fake->current->fds, watch)
+			if (n < 256)
+				fds[n++] = (struct pollfd){.fd = watch->fd,
+							   .events = poll_events(watch->events)};
+	if (poll(fds, n, timeout_ms) <= 0)
+		return 0;
+	for (nfds_t i = 0; i < n; i++) {
+		uint32_t events =
+			(fds[i].revents & POLLIN ? PB_FD_READ : 0) |
+			(fds[i].revents & POLLOUT ? PB_FD_WRITE : 0) |
+			(fds[i].revents & (POLLERR | POLLHUP | POLLNVAL) ? PB_FD_GONE : 0);
+
+		/* One callback may unwatch what the next one would be told of. */
+		if (events && pb_fake_fd(fake, fds[i].fd, events) == 0)
+			told++;
+	}
+	return told;
 }
 
 int fake_host_work(struct pb_ctx *ctx, pb_work_fn fn, pb_done_fn done, void *arg)

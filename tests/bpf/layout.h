@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One map and one program; LAYOUT_MEMBERS and LAYOUT_ENTRIES are what the variants differ in. */
+/* One map and one program; LAYOUT_MEMBERS, LAYOUT_ENTRIES and LAYOUT_MAP are what the variants
+ * differ in. */
 #include <patchbay/bpf.h>
 
 #ifndef LAYOUT_ENTRIES
 #define LAYOUT_ENTRIES 16
+#endif
+
+#ifndef LAYOUT_MAP
+#define LAYOUT_MAP flows
 #endif
 
 struct layout_inner {
@@ -20,12 +25,12 @@ struct {
 	__uint(max_entries, LAYOUT_ENTRIES);
 	__type(key, __u32);
 	__type(value, struct layout_value);
-} flows SEC(".maps");
+} LAYOUT_MAP SEC(".maps");
 
 PB_TC(layout_program)
 {
 	__u32 key = ctx->mark;
 
-	bpf_map_lookup_elem(&flows, &key);
+	bpf_map_lookup_elem(&LAYOUT_MAP, &key);
 	return pb_next(ctx);
 }

@@ -272,6 +272,29 @@ int pb_peers_host_addrs(struct pb_peers *peers, const struct pb_kube_addr *ips, 
 	return 0;
 }
 
+static struct pb_node_address host_addrs[1024];
+static uint32_t n_listed;
+
+int pb_peers_node_addresses(struct pb_peers *peers, const struct pb_node_address *addrs, uint32_t n)
+{
+	(void)peers;
+	cr_assert_leq(n, PB_ARRAY_LEN(host_addrs));
+	memcpy(host_addrs, addrs, n * sizeof(*addrs));
+	n_listed = n;
+	return 0;
+}
+
+const struct pb_node_address *host_addr(const char *text, const char *ifname)
+{
+	struct pb_kube_addr addr = address(text);
+
+	for (uint32_t i = 0; i < n_listed; i++)
+		if (memcmp(&host_addrs[i].addr, &addr.addr, sizeof(addr.addr)) == 0 &&
+		    strcmp(host_addrs[i].ifname, ifname) == 0)
+			return &host_addrs[i];
+	return NULL;
+}
+
 static bool is_watching(void *arg)
 {
 	(void)arg;

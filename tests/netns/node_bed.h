@@ -37,6 +37,8 @@ struct bed {
 extern struct pb_endpoint_record published; /* the last one; size 0: withdrawn */
 extern unsigned endpoints_synced;
 extern uint32_t n_host_addrs;
+/* What peers were told of an address of this node, on the interface; NULL: it isn't there. */
+const struct pb_node_address *host_addr(const char *text, const char *ifname);
 
 /* A new sandbox and a node "node-a" whose datapath.devices is "up+". */
 void bed_setup(struct bed *bed);

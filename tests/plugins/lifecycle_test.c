@@ -51,6 +51,20 @@ Test(lifecycle, an_unloaded_plugin_leaves_chain_and_commands)
 	cr_expect_eq(sandbox_run(PB_HOOK_DEV_INGRESS, frame, sizeof(frame)), -1);
 }
 
+Test(lifecycle, a_status_command_answers_in_the_agents_verbose_status)
+{
+	PB_JSON_FREE cJSON *status = cJSON_CreateObject();
+	PB_FREE char *text = NULL;
+
+	pb_manager_details_json(agent.manager, status);
+	cr_assert_null(status->child);
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	pb_manager_details_json(agent.manager, status);
+	text = cJSON_PrintUnformatted(status);
+	cr_assert_str_eq(text, "{\"sample\":{\"version\":\"1.0.0\",\"packets\":0,\"reloads\":0,"
+			       "\"resumes\":0}}");
+}
+
 Test(lifecycle, a_configuration_loads_reconfigures_and_unloads)
 {
 	PB_FREE char *file = strdup(agent_file("good"));
@@ -166,6 +180,89 @@ Test(lifecycle, constants_of_a_reconfiguration_that_failed_never_reach_a_program
 }
 
 /* ---- the next process ---- */
+
+/* ---- borrowed maps ---- */
+
+static const char *borrower_file(const char *name)
+{
+	static char path[512];
+	const char *top = getenv("PB_TOP_BUILDDIR");
+
+	snprintf(path, sizeof(path), "%s/tests/plugins/.libs/%s.so", top ? top : ".", name);
+	return path;
+}
+
+static double packets_counted(void)
+{
+	PB_JSON_FREE cJSON *json = NULL;
+
+	cr_assert_eq(agent_command("sample info", NULL, NULL), 0, "%s", agent.answer);
+	json = cJSON_Parse(agent.answer);
+	return pb_json_num(json, "packets", -1);
+}
+
+Test(lifecycle, a_borrower_on_another_hook_follows_the_owner_to_its_new_map)
+{
+	static const unsigned char frame[64];
+
+	cr_assert_eq(agent_load("sample", agent_file("shared")), 0, "%s", agent.text);
+	cr_assert_eq(agent_load("borrower", borrower_file("borrower")), 0, "%s", agent.text);
+	sandbox_run(PB_HOOK_DEV_EGRESS, frame, sizeof(frame));
+	cr_expect_eq(packets_counted(), 100);
+	/* when: a version whose map is made anew */
+	cr_assert_eq(agent_reload("sample", agent_file("anew")), 0, "%s", agent.text);
+	cr_expect_eq(packets_counted(), 0);
+	sandbox_run(PB_HOOK_DEV_EGRESS, frame, sizeof(frame));
+	cr_expect_eq(packets_counted(), 100, "the borrower's program has the new map");
+	/* when: a version that no longer shares; then: it is refused, the other goes on */
+	cr_expect_eq(agent_reload("sample", agent_file("good")), -EACCES);
+	cr_expect_not_null(strstr(agent.text, "plugin borrower, object borrower: map "
+					      "sample__sample_counts: plugin sample doesn't share "
+					      "its map sample_counts (PB_MAP_SHARED)"),
+			   "%s", agent.text);
+	sandbox_run(PB_HOOK_DEV_EGRESS, frame, sizeof(frame));
+	cr_expect_eq(packets_counted(), 200);
+	cr_expect_eq(agent_unload("sample"), -EBUSY);
+}
+
+Test(lifecycle, a_borrower_must_require_the_owner_and_the_owner_must_share)
+{
+	cr_assert_eq(agent_load("sample", agent_file("good")), 0, "%s", agent.text);
+	cr_expect_eq(agent_load("borrower", borrower_file("borrower_alone")), -EINVAL);
+	cr_expect_str_eq(agent.text,
+			 "plugin borrower: prepare(): bpf_object(): borrower: map "
+			 "sample__sample_counts: a borrowed map is named PLUGIN__MAP, and the "
+			 "manifest must require that plugin");
+	cr_expect_eq(agent_load("borrower", borrower_file("borrower")), -EACCES);
+	cr_expect_not_null(strstr(agent.text, "doesn't share its map sample_counts"), "%s",
+			   agent.text);
+}
+
+/* ---- kept fds ---- */
+
+static bool sample_found_its_file(unsigned times)
+{
+	PB_JSON_FREE cJSON *json = NULL;
+
+	cr_assert_eq(agent_command("sample info", NULL, NULL), 0, "%s", agent.answer);
+	json = cJSON_Parse(agent.answer);
+	return pb_json_num(json, "resumes", -1) == times;
+}
+
+Test(lifecycle, a_kept_fd_stays_over_reloads_and_goes_with_the_plugin)
+{
+	cr_assert_eq(agent_load("sample", agent_file("keep_fd")), 0, "%s", agent.text);
+	cr_expect(sample_found_its_file(0));
+	cr_assert_eq(agent_reload("sample", agent_file("keep_fd")), 0, "%s", agent.text);
+	cr_expect(sample_found_its_file(1), "%s", agent.answer);
+	/* a load that is called off leaves it alone */
+	cr_expect_eq(agent_reload("sample", agent_file("fail_restore")), -EINVAL);
+	cr_assert_eq(agent_reload("sample", agent_file("keep_fd")), 0, "%s", agent.text);
+	cr_expect_not(sample_found_its_file(0));
+	cr_assert_eq(agent_unload("sample"), 0, "%s", agent.text);
+	cr_assert_eq(agent_load("sample", agent_file("keep_fd")), 0, "%s", agent.text);
+	cr_expect(sample_found_its_file(0), "%s", agent.answer);
+}
 
 Test(lifecycle, an_adopted_chain_serves_until_all_plugins_are_there)
 {
@@ -310,10 +407,10 @@ static const struct broken {
 	const char *text;
 } broken[] = {
 	{"abi_major", -EPROTO,
-	 "FILE: built for plugin ABI 2.1. This agent offers 1.1. The major numbers must be equal: "
+	 "FILE: built for plugin ABI 2.2. This agent offers 1.2. The major numbers must be equal: "
 	 "rebuild the plugin with the SDK of this agent"},
 	{"abi_minor", -EPROTO,
-	 "FILE: built for plugin ABI 1.7. This agent offers 1.1. The plugin's minor number must "
+	 "FILE: built for plugin ABI 1.7. This agent offers 1.2. The plugin's minor number must "
 	 "not be above the agent's: update the agent, or rebuild the plugin with its SDK"},
 	{"unknown_symbol", -ENOEXEC,
 	 "FILE: needs the function patchbay_function_that_does_not_exist, which nothing here "
@@ -321,7 +418,7 @@ static const struct broken {
 	 "every library it uses"},
 	{"flags", -EINVAL, "FILE: struct pb_plugin has flags 0x4, which this agent doesn't know"},
 	{"newer_host", -ENOTSUP,
-	 "prepare(): needs the host function from_the_future, which this agent (plugin ABI 1.1) "
+	 "prepare(): needs the host function from_the_future, which this agent (plugin ABI 1.2) "
 	 "doesn't have: update the agent"},
 	{"newer_state", -EPROTO,
 	 "version 9.0.0 accepts saved state of versions 2 to 3, but the running version 1.0.0 "

@@ -7,12 +7,14 @@
  * LEAK_TIMER, CYCLE, LATE_SUBSCRIBE, UNKNOWN_SYMBOL, NEWER_HOST, LONG_WORK, SLOW: other ways.
  * RECONFIGURE: "step" of the configuration is what a packet counts; STEP_REFUSED is refused late,
  * STEP_WRONG sets a constant that no program can be loaded with.
- * SAMPLE_BPF_LAYOUT, SAMPLE_BPF_REFUSED: another BPF object.
+ * KEEP_FD: "resumes" is how often a generation found the file that an earlier one kept.
+ * SAMPLE_MAP_FLAGS: of its map. SAMPLE_BPF_LAYOUT, SAMPLE_BPF_REFUSED: another BPF object.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <patchbay/plugin.h>
@@ -44,6 +46,9 @@ enum step { NONE = 0, PREPARE, QUIESCE, SAVE, RESTORE, START, RESUME, STOP, RECO
 #endif
 #ifndef SAMPLE_REQUIRES
 #define SAMPLE_REQUIRES ""
+#endif
+#ifndef SAMPLE_MAP_FLAGS
+#define SAMPLE_MAP_FLAGS PB_MAP_PERSISTENT
 #endif
 #ifndef FAIL_STEP
 #define FAIL_STEP NONE
@@ -108,7 +113,13 @@ static int sample_command(struct pb_ctx *ctx, void *arg, const char *const *args
 
 static int declare_bpf(struct pb_ctx *ctx, struct sample *self)
 {
-	struct pb_bpf_object object = {.size = sizeof(object), .name = "sample"};
+	const struct pb_map_opts map = {.size = sizeof(map),
+					.name = "sample_counts",
+					.flags = SAMPLE_MAP_FLAGS};
+	struct pb_bpf_object object = {.size = sizeof(object),
+				       .name = "sample",
+				       .maps = &map,
+				       .n_maps = 1};
 	struct pb_slot slot = {.size = sizeof(slot),
 			       .hook = PB_HOOK_DEV_INGRESS,
 			       .band = PB_BAND_SERVICE,
@@ -211,6 +222,9 @@ static int sample_prepare(struct pb_ctx *ctx)
 	rc = declare_bpf(ctx, self);
 	if (rc == 0)
 		rc = ctx->host->command(ctx, &command);
+	command.name = SAMPLE_NAME " status";
+	if (rc == 0)
+		rc = ctx->host->command(ctx, &command);
 	if (rc < 0) {
 		free(self);
 		return rc;
@@ -246,12 +260,37 @@ static int sample_restore(struct pb_ctx *ctx, const struct pb_state *in)
 	return rc;
 }
 
+#ifdef KEEP_FD
+/* A file without a name, which holds how many generations found it. */
+static int count_in_kept_file(struct pb_ctx *ctx)
+{
+	struct sample *self = ctx->self;
+	int fd, rc = ctx->host->fd_kept(ctx, "file", &fd);
+
+	if (rc == -ENOENT) {
+		fd = memfd_create("sample", MFD_CLOEXEC);
+		rc = ctx->host->fd_keep(ctx, "file", fd);
+	} else if (rc == 0) {
+		if (pread(fd, &self->resumes, sizeof(self->resumes), 0) < 0)
+			rc = -EIO;
+		self->resumes++;
+	}
+	if (rc == 0 && pwrite(fd, &self->resumes, sizeof(self->resumes), 0) < 0)
+		rc = -EIO;
+	close(fd);
+	return rc;
+}
+#endif
+
 static int sample_start(struct pb_ctx *ctx)
 {
 #if defined(LEAK_TIMER)
 	ctx->host->timer_start(ctx, 60000, 60000, on_timer, NULL, NULL);
 #elif defined(SLOW)
 	ctx->host->timer_start(ctx, 1, 0, on_timer, NULL, NULL);
+#endif
+#ifdef KEEP_FD
+	return count_in_kept_file(ctx);
 #endif
 #ifdef LATE_SUBSCRIBE
 	return ctx->host->subscribe(ctx, "topic", 1, on_record, NULL);

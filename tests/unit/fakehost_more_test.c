@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the fake host offers since ABI 1.1, and the order of records, shown by a plugin that writes
- * down what it is told.
+ * What the fake host offers since ABI 1.1 and 1.2, and the order of records, shown by a plugin that
+ * writes down what it is told.
  */
 #include <criterion/criterion.h>
 #include <linux/bpf.h>
@@ -269,5 +269,33 @@ Test(fakehost_more, a_range_that_is_none_is_refused)
 	for (size_t i = 0; i < PB_ARRAY_LEN(wrong); i++)
 		cr_expect_eq(host()->cidr_hold(running, &wrong[i], &identity), -EINVAL, "%zu", i);
 	cr_expect_eq(identity, 0);
+	pb_fake_free(fake);
+}
+
+Test(fakehost_more, a_kept_fd_outlives_a_generation_and_goes_with_the_plugin)
+{
+	struct pb_fake *fake = make_fake();
+	int fds[2], got = -1;
+
+	cr_assert_eq(pb_fake_load(fake), 0);
+	cr_assert_eq(pipe(fds), 0);
+	cr_expect_eq(host()->fd_keep(running, "", fds[0]), -EINVAL);
+	cr_expect_eq(host()->fd_keep(running, "n", -1), -EBADF);
+	cr_assert_eq(host()->fd_keep(running, "n", fds[0]), 0);
+	cr_assert_eq(host()->fd_keep(running, "n", fds[0]), 0, "replaced");
+	cr_expect_eq(pb_fake_kept(fake), 1);
+	close(fds[0]);
+	cr_assert_eq(pb_fake_reload(fake), 0);
+	cr_assert_eq(host()->fd_kept(running, "n", &got), 0);
+	cr_expect_eq(write(fds[1], "x", 1), 1, "a reader is there");
+	close(got);
+	cr_assert_eq(host()->fd_drop(running, "n"), 0);
+	cr_expect_eq(host()->fd_drop(running, "n"), -ENOENT);
+	cr_expect_str_eq(pb_fake_failure(fake), "fd_drop(): nothing is kept as n");
+	cr_expect_eq(host()->fd_kept(running, "n", &got), -ENOENT);
+	cr_assert_eq(host()->fd_keep(running, "n", fds[1]), 0);
+	cr_assert_eq(pb_fake_unload(fake), 0);
+	cr_expect_eq(pb_fake_kept(fake), 0);
+	close(fds[1]);
 	pb_fake_free(fake);
 }

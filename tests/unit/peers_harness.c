@@ -49,7 +49,6 @@ static int publish(void *arg, const char *topic, uint32_t version, const char *k
 	uint32_t number = (uint32_t)strtoul(key, NULL, 10);
 
 	(void)arg;
-	(void)len;
 	cr_assert_eq(version, 1);
 	if (strcmp(topic, PB_TOPIC_IDENTITIES) == 0 && number >= PB_IDENTITY_FIRST) {
 		/* No number may be in the ipcache that isn't published: at no moment. */
@@ -58,6 +57,11 @@ static int publish(void *arg, const char *topic, uint32_t version, const char *k
 		if (number <= PB_IDENTITY_LAST)
 			published[number] = value != NULL;
 		note("%c%s ", value ? '+' : '-', key);
+	} else if (strcmp(topic, PB_TOPIC_NODE_ADDRESSES) == 0) {
+		const struct pb_node_address *a = value;
+
+		cr_assert(!a || len == sizeof(*a));
+		note(a ? "+%s=%s/%x " : "-%s ", key, a ? a->ifname : "", a ? a->flags : 0);
 	} else if (strcmp(topic, PB_TOPIC_ENDPOINTS) == 0) {
 		note("%c%s ", value ? '+' : '-', key);
 	}
@@ -218,12 +222,19 @@ void put_namespace(const char *name, const char *labels)
 
 void put_node(const char *name, const char *addrs)
 {
+	put_node_with(name, "InternalIP", addrs);
+}
+
+void put_node_with(const char *name, const char *type, const char *addrs)
+{
 	PB_BUF_FREE struct pb_buf json = {0};
+	char fmt[64];
 
 	pb_buf_printf(&json,
 		      "{\"metadata\":{\"name\":\"%s\",\"uid\":\"%s\"},\"status\":{\"addresses\":[",
 		      name, name);
-	add_each(&json, addrs, "{\"type\":\"InternalIP\",\"address\":\"%s\"}");
+	snprintf(fmt, sizeof(fmt), "{\"type\":\"%s\",\"address\":\"%%s\"}", type);
+	add_each(&json, addrs, fmt);
 	pb_buf_printf(&json, "]}}");
 	put(PB_KUBE_NODE, &json);
 }

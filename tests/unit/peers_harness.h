@@ -44,6 +44,7 @@ void put_pod(const struct pod *pod);
 void put_namespace(const char *name, const char *labels);
 /* addrs: "10.1.0.1,fd01::1", internal ones. */
 void put_node(const char *name, const char *addrs);
+void put_node_with(const char *name, const char *type, const char *addrs);
 void delete_object(uint32_t kind, const char *ns, const char *name);
 /* The first full list of pods, namespaces and nodes has ended. */
 void all_listed(void);

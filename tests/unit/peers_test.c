@@ -325,6 +325,57 @@ Test(peers, I22_I23_addresses_of_nodes)
 	cr_expect_eq(lookup("10.1.0.3"), PB_IDENTITY_WORLD);
 }
 
+static struct pb_node_address on(const char *addr, const char *ifname, uint32_t ifindex,
+				 uint32_t flags)
+{
+	struct pb_kube_addr from = address(addr);
+	struct pb_node_address a = {.size = sizeof(a),
+				    .flags = flags,
+				    .addr = from.addr,
+				    .family = (uint8_t)from.family,
+				    .bits = 24,
+				    .ifindex = ifindex};
+
+	snprintf(a.ifname, sizeof(a.ifname), "%s", ifname);
+	return a;
+}
+
+Test(peers, node_addresses_are_told_once_each_and_only_changes_later)
+{
+	struct pb_node_address addrs[] = {
+		on("127.0.0.1", "lo", 1, PB_NODE_ADDR_LOOPBACK),
+		on("10.1.0.1", "lo", 1, PB_NODE_ADDR_LOOPBACK),
+		on("10.1.0.1", "veth3", 3, 0),
+		on("10.1.0.1", "eth0", 9, PB_NODE_ADDR_DEVICE),
+		on("10.7.0.1", "veth4", 4, PB_NODE_ADDR_POD),
+		on("fd01::1", "eth0", 9, PB_NODE_ADDR_DEVICE),
+	};
+
+	/* given: an address on three interfaces, in the order of the kernel's list */
+	harness_start();
+	cr_assert_eq(pb_peers_node_addresses(h.peers, addrs, 6), 0);
+	cr_expect_str_eq(take_log(), "+10.1.0.1=eth0/1 +10.7.0.1=veth4/40 +127.0.0.1=lo/2 "
+				     "+fd01::1=eth0/1 node-addresses! ");
+	cr_assert_eq(pb_peers_node_addresses(h.peers, addrs, 6), 0);
+	cr_expect_str_eq(take_log(), "", "nothing changed");
+	/* when: the Node object comes, with addresses that no interface has too */
+	put_node("node-b", "10.7.0.1");
+	put_node("node-a", "10.1.0.1,192.0.2.1");
+	settle();
+	cr_expect_str_eq(take_log(), "+10.1.0.1=eth0/11 ");
+	put_node_with("node-a", "ExternalIP", "10.1.0.1");
+	settle();
+	cr_expect_str_eq(take_log(), "+10.1.0.1=eth0/21 ");
+	/* when: the device goes, and an address elsewhere */
+	cr_assert_eq(pb_peers_node_addresses(h.peers, addrs, 3), 0);
+	cr_expect_str_eq(take_log(), "+10.1.0.1=veth3/20 -10.7.0.1 -fd01::1 ");
+	delete_object(PB_KUBE_NODE, "", "node-a");
+	settle();
+	cr_expect_str_eq(take_log(), "+10.1.0.1=veth3/0 ");
+	cr_assert_eq(pb_peers_node_addresses(h.peers, NULL, 0), 0);
+	cr_expect_str_eq(take_log(), "-10.1.0.1 -127.0.0.1 ");
+}
+
 Test(peers, I23_other_nodes_as_host)
 {
 	struct pb_err err = {0};

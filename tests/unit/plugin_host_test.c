@@ -3,6 +3,9 @@
 #include <criterion/criterion.h>
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <plugin/private.h>
 
@@ -48,6 +51,7 @@ static void tear_down(void)
 	{
 		pb_gen_free(p->live);
 		pb_gen_free(p->next_gen);
+		pb_host_kept_free(p);
 		free(p->name);
 		free(p);
 	}
@@ -433,4 +437,90 @@ Test(host, options_without_their_size_are_refused)
 	cr_expect_str_eq(gen->fail.text, "slot(): size must be that of struct pb_slot");
 	cr_expect_eq(host()->command(&gen->ctx, &command), -EINVAL);
 	gen->state = PB_GEN_LIVE;
+}
+
+/* ---- kept fds ---- */
+
+static bool same_file(int a, int b)
+{
+	struct stat x, y;
+
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino &&
+	       x.st_dev == y.st_dev;
+}
+
+Test(host, a_kept_fd_reaches_the_next_generation_and_is_a_duplicate)
+{
+	struct pb_generation *next = generation("one", PB_GEN_PREPARING);
+	int fds[2], got = -1, again = -1;
+
+	cr_assert_eq(pipe(fds), 0);
+	cr_assert_eq(host()->fd_keep(&gen->ctx, "listener", fds[0]), 0);
+	close(fds[0]);
+	cr_assert_eq(host()->fd_kept(&next->ctx, "listener", &got), 0, "in any callback");
+	cr_expect(fcntl(got, F_GETFD) & FD_CLOEXEC);
+	/* what is kept stays when a duplicate is closed */
+	close(got);
+	cr_assert_eq(host()->fd_kept(&next->ctx, "listener", &again), 0);
+	cr_assert_eq(write(fds[1], "x", 1), 1);
+	cr_expect_eq(read(again, &(char){0}, 1), 1);
+	close(again);
+	close(fds[1]);
+	pb_gen_free(next);
+}
+
+Test(host, a_kept_fd_is_replaced_by_its_name_and_dropped)
+{
+	int a[2], b[2], got = -1;
+
+	signal(SIGPIPE, SIG_IGN);
+	cr_assert_eq(pipe(a) | pipe(b), 0);
+	cr_assert_eq(host()->fd_keep(&gen->ctx, "n", a[0]), 0);
+	close(a[0]);
+	cr_assert_eq(host()->fd_keep(&gen->ctx, "n", b[0]), 0);
+	cr_expect_eq(write(a[1], "x", 1), -1, "the first one is closed");
+	cr_assert_eq(host()->fd_kept(&gen->ctx, "n", &got), 0);
+	cr_expect(same_file(got, b[0]));
+	cr_assert_eq(host()->fd_drop(&gen->ctx, "n"), 0);
+	cr_expect_eq(host()->fd_drop(&gen->ctx, "n"), -ENOENT);
+	cr_expect_str_eq(gen->fail.text, "fd_drop(): nothing is kept as n");
+	cr_expect_eq(host()->fd_kept(&gen->ctx, "n", &got), -ENOENT);
+	cr_expect_str_eq(gen->fail.text, "fd_kept(): nothing is kept as n");
+}
+
+Test(host, kept_fds_belong_to_one_plugin)
+{
+	struct pb_generation *other = generation("two", PB_GEN_LIVE);
+	int fds[2], got = -1;
+
+	cr_assert_eq(pipe(fds), 0);
+	cr_assert_eq(host()->fd_keep(&gen->ctx, "n", fds[0]), 0);
+	cr_expect_eq(host()->fd_kept(&other->ctx, "n", &got), -ENOENT);
+}
+
+Test(host, what_cannot_be_kept_is_said)
+{
+	struct rlimit all = {4096, 4096};
+	int fds[2];
+
+	setrlimit(RLIMIT_NOFILE, &all);
+	cr_assert_eq(pipe(fds), 0);
+	cr_expect_eq(host()->fd_keep(&gen->ctx, "", fds[0]), -EINVAL);
+	cr_expect_str_eq(gen->fail.text, "fd_keep(): a name must be given");
+	cr_expect_eq(host()->fd_keep(&gen->ctx, "n", -1), -EBADF);
+	cr_expect_str_eq(gen->fail.text, "fd_keep(): n: Bad file descriptor");
+	gen->state = PB_GEN_PREPARING;
+	cr_expect_eq(host()->fd_keep(&gen->ctx, "n", fds[0]), -EPERM);
+	cr_expect_str_eq(gen->fail.text, "fd_keep() may be called from start() until stop()");
+	gen->state = PB_GEN_LIVE;
+	for (unsigned i = 0; i < PB_KEPT_MAX; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "n%u", i);
+		cr_assert_eq(host()->fd_keep(&gen->ctx, name, fds[0]), 0, "%s", gen->fail.text);
+	}
+	cr_expect_eq(host()->fd_keep(&gen->ctx, "more", fds[0]), -EMFILE);
+	cr_expect_str_eq(gen->fail.text, "fd_keep(): more: 1024 are kept already; drop those that "
+					 "are no longer used");
+	cr_expect_eq(host()->fd_keep(&gen->ctx, "n0", fds[1]), 0, "one that is there is replaced");
 }

@@ -300,7 +300,9 @@ typedef void (*pb_kube_fn)(struct pb_ctx *ctx, void *arg, const struct pb_kube_e
  * Answers `patchbay NAME ARGS...`. Writes one JSON value to `out` with host->buf_append(): an
  * object {"columns":[{"title":"NAME","field":"name"},...],"items":[{...},...]} is shown as a
  * table (and the items by -o json), any other object as indented lines. On error, host->fail()
- * tells the user.
+ * tells the user. A list that takes long comes in pages: with "next":"TEXT" beside the items the
+ * tool asks again with one more argument, "--after=TEXT", and shows all as one. What a command
+ * called "NAME status" says without arguments is in `patchbay status --verbose`, too.
  */
 typedef int (*pb_command_fn)(struct pb_ctx *ctx, void *arg, const char *const *args,
 			     uint32_t n_args, struct pb_buf *out);
@@ -552,7 +554,8 @@ struct pb_host {
 	 * Keeps a duplicate of a file descriptor, for example of a listening socket, under a name
 	 * of this plugin, so that a later generation goes on with it and no connection that waits
 	 * in it is lost. It is closed when fd_drop() is called, when the plugin is unloaded or when
-	 * the agent ends. Keeping another one under the same name replaces it. From start() on.
+	 * the agent ends. Keeping another one under the same name replaces it. From start() until
+	 * stop().
 	 * -EINVAL: no name. -EMFILE: 1024 are kept, or the process has no more.
 	 */
 	int (*fd_keep)(struct pb_ctx *ctx, const char *name, int fd);
@@ -561,7 +564,7 @@ struct pb_host {
 	 * -ENOENT: nothing is kept under that name.
 	 */
 	int (*fd_kept)(struct pb_ctx *ctx, const char *name, int *ret_fd);
-	/* Closes what is kept. From start() on. -ENOENT: nothing is kept under that name. */
+	/* Closes what is kept. From start() until stop(). -ENOENT: nothing is kept by that name. */
 	int (*fd_drop)(struct pb_ctx *ctx, const char *name);
 };
 

@@ -194,6 +194,14 @@ uint64_t pb_fake_now_ns(void);
 uint32_t pb_fake_timers(const struct pb_fake *fake);
 /* Tells the watcher of fd that it is ready (PB_FD_*). -ENOENT: nobody watches it for that. */
 int pb_fake_fd(struct pb_fake *fake, int fd, uint32_t events);
+/*
+ * For plugins that have real descriptors: asks the kernel which watched ones are ready, waiting for
+ * at most timeout_ms (the fake's clock stands still), and tells their watchers. Returns how many
+ * were told.
+ */
+int pb_fake_poll(struct pb_fake *fake, int timeout_ms);
+/* How many file descriptors host->fd_keep() keeps; unloading closes them. */
+uint32_t pb_fake_kept(const struct pb_fake *fake);
 /* Hands a ring event to its subscribers; returns how many there were. */
 int pb_fake_event(struct pb_fake *fake, const struct pb_event *event);
 
