@@ -72,6 +72,19 @@ PB_INLINE int dsr_unpacked(struct __sk_buff *ctx, struct pb_packet *pkt, struct 
 	return rc == DSR_UNTRUSTED ? PB_REASON_INVALID_PACKET : rc;
 }
 
+/* The packet's own headers. As dsr_arrive(); 0: it has nothing to do with us. */
+PB_INLINE int dsr_read(struct __sk_buff *ctx, struct pb_packet *pkt, struct dsr_scratch *s)
+{
+	int rc = DSR_UNTRUSTED;
+
+	if (pkt->flags & PB_PKT_NO_L4 ||
+	    (pkt->protocol != IPPROTO_TCP && pkt->protocol != IPPROTO_UDP))
+		return 0;
+	if (dsr_decode(ctx, pkt, &s->info))
+		rc = dsr_arrive(ctx, pkt, s, false);
+	return rc == DSR_UNTRUSTED ? dsr_plain(pkt) : rc;
+}
+
 PB_TC(dsr_in)
 {
 	__u32 zero = 0;
@@ -82,17 +95,13 @@ PB_TC(dsr_in)
 	if (!pkt || !s || !pkt->family)
 		return pb_next(ctx);
 	packed = dsr_unpack(ctx, pkt, s);
-	if (packed != DSR_PACKED_NOT) {
-		rc = dsr_unpacked(ctx, pkt, s, packed);
-		return rc ? pb_drop(ctx, rc) : pb_next(ctx);
-	}
-	if (pkt->flags & PB_PKT_NO_L4 ||
-	    (pkt->protocol != IPPROTO_TCP && pkt->protocol != IPPROTO_UDP))
-		return pb_next(ctx);
-	rc = dsr_decode(ctx, pkt, &s->info) ? dsr_arrive(ctx, pkt, s, false) : DSR_UNTRUSTED;
-	if (rc == DSR_UNTRUSTED)
-		rc = dsr_plain(pkt);
-	return rc ? pb_drop(ctx, rc) : pb_next(ctx);
+	rc = packed == DSR_PACKED_NOT ? dsr_read(ctx, pkt, s) : dsr_unpacked(ctx, pkt, s, packed);
+	if (rc > 0)
+		return pb_drop(ctx, rc);
+	/* The addresses are final; but kpr has to see a first fragment to know the others. */
+	if (rc == DSR_OURS && !(pkt->flags & PB_PKT_FRAGMENT))
+		ctx->mark |= PB_MARK_TRANSLATED;
+	return pb_next(ctx);
 }
 
 PB_TC(dsr_out)

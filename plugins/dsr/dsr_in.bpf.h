@@ -19,6 +19,7 @@
 #include "dsr_tunnel.bpf.h"
 
 #define DSR_UNTRUSTED -1
+#define DSR_OURS -2 /* of a flow that has entries here */
 
 /* Of the packet at hand. The way to a new flow's entries needs all of the stack. */
 struct dsr_scratch {
@@ -258,7 +259,8 @@ PB_INLINE void dsr_to_begin(const struct pb_packet *pkt, const union pb_addr *ou
 	to->ifindex = pkt->ifindex;
 }
 
-/* A packet with a frontend in it or around it: 0, DSR_UNTRUSTED, or the reason of its drop. */
+/* A packet with a frontend in it or around it: DSR_OURS, DSR_UNTRUSTED, or the reason of its drop.
+ */
 PB_FUNCTION int dsr_arrive(struct __sk_buff *ctx, struct pb_packet *pkt, struct dsr_scratch *s,
 			   bool at_outer)
 {
@@ -266,7 +268,7 @@ PB_FUNCTION int dsr_arrive(struct __sk_buff *ctx, struct pb_packet *pkt, struct 
 	int rc;
 
 	if (!pkt || !s)
-		return 0;
+		return DSR_UNTRUSTED;
 	info = &s->info;
 	dsr_to_begin(pkt, at_outer ? &s->outer : NULL, &s->to);
 	rc = dsr_learn(ctx, pkt, info, &s->to);
@@ -281,7 +283,7 @@ PB_FUNCTION int dsr_arrive(struct __sk_buff *ctx, struct pb_packet *pkt, struct 
 		dsr_strip_packet(ctx, pkt, info);
 	if ((at_outer || s->to.sport != pkt->sport) && pb_nat_translate(ctx, pkt, &s->to, 0) < 0)
 		return PB_REASON_WRITE_ERROR;
-	return 0;
+	return DSR_OURS;
 }
 
 /* Nothing translates the answers of `back` any more: whether something did. */
@@ -296,7 +298,9 @@ PB_INLINE int dsr_forgotten(const struct pb_ct_key *back)
 /*
  * A client's TCP packet without a frontend, to what once was a backend; `back` is the tuple of the
  * answers. By a SYN the client now talks to the backend itself (D18), everything else belongs to
- * the flow that is known. 0, or the reason of its drop (D20).
+ * the flow that is known: DSR_OURS. Else 0, or the reason of its drop (D20).
+ *
+ * Answers keep the entries alive; of the client's packets only those count that end the flow.
  */
 PB_INLINE int dsr_follow(const struct pb_ct_key *back, __u8 tcp_flags, bool opens)
 {
@@ -313,11 +317,13 @@ PB_INLINE int dsr_follow(const struct pb_ct_key *back, __u8 tcp_flags, bool open
 	}
 	if (!ct)
 		return dsr_forgotten(back);
-	pb_ct_key_back(back, ct, &key);
-	forth = pb_ct_lookup(&key);
-	if (forth)
-		pb_ct_touch(&key, forth, tcp_flags);
-	return 0;
+	if (tcp_flags & (PB_TCP_FIN | PB_TCP_RST)) {
+		pb_ct_key_back(back, ct, &key);
+		forth = pb_ct_lookup(&key);
+		if (forth)
+			pb_ct_touch(&key, forth, tcp_flags);
+	}
+	return DSR_OURS;
 }
 
 #endif

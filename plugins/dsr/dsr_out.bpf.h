@@ -272,6 +272,11 @@ PB_INLINE int dsr_send(struct __sk_buff *ctx, struct pb_packet *pkt, struct pb_s
 	int where, rc;
 
 	rc = dsr_route(ctx, pkt, to, &route, &where);
+	/* Its sender has cut it to fit already: he would learn to cut smaller, one datagram late.
+	 */
+	if (rc == PB_REASON_FRAG_NEEDED && flow->state == PB_SVC_FLOW_NEW &&
+	    pkt->flags & PB_PKT_FRAGMENT)
+		return pb_next(ctx);
 	if (rc)
 		return dsr_refuse(ctx, pkt, rc, route.mtu_result - dsr_extra(pkt));
 	if (flow->state == PB_SVC_FLOW_NEW && dsr_begin(pkt, flow, to) < 0)
