@@ -18,7 +18,8 @@
 #include "dsr_maps.bpf.h"
 
 #define DSR_ETH 14
-#define DSR_IPIP6 41 /* IPv6 behind it */
+#define DSR_IPIP6 41  /* IPv6 behind it */
+#define DSR_EXT_MAX 4 /* extension headers of a packet in a tunnel */
 #define DSR_GENEVE_OPTIONS 4
 #define DSR_HOPS 64
 #define DSR_DF 0x4000
@@ -232,7 +233,33 @@ PB_INLINE int dsr_reread4(struct __sk_buff *ctx, struct pb_packet *pkt)
 	return 0;
 }
 
-/* Packets with extension headers are never packed. */
+/*
+ * Steps over the extension headers of a packet of a flow that began without any. Sizes without
+ * branches, for the verifier's sake.
+ */
+PB_INLINE int dsr_reread_ext(struct __sk_buff *ctx, struct pb_packet *pkt)
+{
+	for (int i = 0; i <= DSR_EXT_MAX; i++) {
+		const __u32 frag = pkt->protocol == IPPROTO_FRAGMENT;
+		struct {
+			__u8 next;
+			__u8 len;
+			__be16 off;
+		} ext;
+
+		if (!frag && pkt->protocol != IPPROTO_HOPOPTS && pkt->protocol != IPPROTO_ROUTING &&
+		    pkt->protocol != IPPROTO_DSTOPTS)
+			return 0;
+		if (bpf_skb_load_bytes(ctx, pkt->l4_off, &ext, sizeof(ext)) < 0 ||
+		    (frag && ext.off & bpf_htons(0xfff8)))
+			return DSR_FAILED;
+		pkt->flags |= PB_PKT_OPTIONS | frag * PB_PKT_FRAGMENT;
+		pkt->protocol = ext.next;
+		pkt->l4_off += ((ext.len & (frag - 1)) + 1) * 8;
+	}
+	return DSR_FAILED;
+}
+
 PB_INLINE int dsr_reread6(struct __sk_buff *ctx, struct pb_packet *pkt)
 {
 	struct ipv6hdr ip;
@@ -245,7 +272,7 @@ PB_INLINE int dsr_reread6(struct __sk_buff *ctx, struct pb_packet *pkt)
 	pb_ct_copy_addr(&pkt->saddr, (const union pb_addr *)&ip.saddr);
 	pb_ct_copy_addr(&pkt->daddr, (const union pb_addr *)&ip.daddr);
 	pkt->l4_off = DSR_ETH + sizeof(ip);
-	return 0;
+	return dsr_reread_ext(ctx, pkt);
 }
 
 PB_FUNCTION int dsr_reread(struct __sk_buff *ctx, struct pb_packet *pkt, __u32 family)
