@@ -302,6 +302,48 @@ Test(ct, a_walk_ends_while_flows_come_and_go_and_takes_no_absence_for_granted)
 	cr_expect_geq(count(), 10000);
 }
 
+/* As programs do: an entry that is found is used, else a flow is begun, the answers' half first. */
+static void *use_flows(void *arg)
+{
+	uint32_t seed = *(const uint32_t *)arg;
+
+	while (!atomic_load(&churn_ends)) {
+		struct flow f;
+		struct pb_ct ct;
+
+		seed = seed * 1103515245 + 12345;
+		f = flow(seed >> 8 & 63);
+		f.values[0].expires = f.values[1].expires = seed >> 16 & 1 ? BEFORE : LATER;
+		if (bpf_map_lookup_elem(fd, &f.keys[0], &ct) == 0) {
+			bpf_map_update_elem(fd, &f.keys[0], &f.values[0], BPF_EXIST);
+			bpf_map_update_elem(fd, &f.keys[1], &f.values[1], BPF_EXIST);
+		} else if (bpf_map_update_elem(fd, &f.keys[1], &f.values[1], BPF_NOEXIST) == 0 &&
+			   bpf_map_update_elem(fd, &f.keys[0], &f.values[0], BPF_NOEXIST) < 0) {
+			bpf_map_delete_elem(fd, &f.keys[1]);
+		}
+	}
+	return NULL;
+}
+
+Test(ct, a_flow_is_never_left_by_half_while_it_is_used_and_cleaned_up)
+{
+	struct pb_ct_gc result;
+	uint64_t deleted = 0;
+	uint32_t seed = 4711;
+	pthread_t thread;
+
+	cr_assert_eq(pthread_create(&thread, NULL, use_flows, &seed), 0);
+	for (int i = 0; i < 300; i++) {
+		result = gc(false);
+		deleted += result.deleted;
+	}
+	atomic_store(&churn_ends, true);
+	pthread_join(thread, NULL);
+	cr_expect_gt(deleted, 100, "only %llu", (unsigned long long)deleted);
+	for (uint32_t i = 0; i < 64; i++)
+		cr_expect(there(i) == 0 || there(i) == 3, "flow %u: half %d", i, there(i));
+}
+
 /* Deletes the key that the walk stands on: the kernel sends it back to the start. */
 static int pull_the_rug(void *arg, const struct pb_ct_key *keys, const struct pb_ct *values,
 			uint32_t n)
