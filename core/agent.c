@@ -354,6 +354,9 @@ static int open_rooms(struct pb_agent *agent, struct pb_err *err)
 				  &agent->peers, err);
 	if (rc < 0)
 		return rc;
+	/* Without them plugins that need them wait for the node; it asks again anyway. */
+	if (pb_node_first_addresses(agent->config, agent->dp, agent->peers, err) < 0)
+		pb_warn("node", "%s", err->text);
 	env.dp = agent->dp;
 	env.kube = agent->kube;
 	env.control = agent->control;

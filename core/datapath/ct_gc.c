@@ -53,13 +53,34 @@ static int delete_keys(int fd, const struct pb_ct_key *keys, uint32_t n, uint64_
 	return 0;
 }
 
+int pb_ct_repair(int fd, const struct pb_ct_key *keys, uint32_t n)
+{
+	struct pb_ct ct, other;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < n && (rc == 0 || rc == -ENOENT); i++) {
+		struct pb_ct_key pair;
+
+		rc = bpf_map_lookup_elem(fd, &keys[i], &ct);
+		if (rc < 0 || ct.flags & PB_CT_SINGLE)
+			continue;
+		pair = pb_ct_pair(&keys[i], &ct);
+		rc = bpf_map_lookup_elem(fd, &pair, &other);
+		if (rc == -ENOENT)
+			rc = bpf_map_delete_elem(fd, &keys[i]);
+	}
+	return rc == -ENOENT ? 0 : rc;
+}
+
 int pb_ct_doomed_end(struct pb_ct_doomed *d)
 {
 	int rc = delete_keys(d->fd, d->first, d->n_first, &d->deleted);
 
-	/* The port stays claimed until the end: nobody takes it while the flow is half there. */
 	if (rc == 0)
 		rc = delete_keys(d->fd, d->second, d->n_second, &d->deleted);
+	/* A program takes the tuple of an expired flow over, whatever is left of it. */
+	if (rc == 0)
+		rc = pb_ct_repair(d->fd, d->first, d->n_first);
 	d->n_first = d->n_second = 0;
 	return rc;
 }
@@ -93,7 +114,7 @@ struct run {
 
 static bool expired(const struct run *run, const struct pb_ct *ct)
 {
-	return ct->expires <= run->now_s;
+	return ct->expires < run->now_s;
 }
 
 /* Looks again: the entry may have been used, or gone with its pair, since it was read. */

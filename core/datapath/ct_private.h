@@ -54,13 +54,19 @@ struct pb_ct_key pb_ct_pair(const struct pb_ct_key *key, const struct pb_ct *ct)
 struct pb_ct_doomed {
 	int fd;
 	uint32_t n_first, n_second;
-	struct pb_ct_key first[256], second[256];
+	/* Few: a flow that is begun anew meanwhile goes too. */
+	struct pb_ct_key first[64], second[64];
 	uint64_t deleted;
 };
 /* `pair` NULL: there is none. Deletes when it is full; pb_ct_doomed_end() deletes the rest. */
 int pb_ct_doom(struct pb_ct_doomed *doomed, const struct pb_ct_key *key, const struct pb_ct *ct,
 	       const struct pb_ct_key *pair);
 int pb_ct_doomed_end(struct pb_ct_doomed *doomed);
+/*
+ * Deletes those of the client's halves that are there without their pair: begun anew on the claim
+ * of the old flow, between the deletions of its two halves.
+ */
+int pb_ct_repair(int fd, const struct pb_ct_key *keys, uint32_t n);
 
 struct pb_ct_gc {
 	uint64_t seen; /* a pair that went with its other half isn't */
