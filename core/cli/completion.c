@@ -6,7 +6,7 @@
 #include <cli/cli.h>
 
 static const char option_words[] =
-	"--output --socket --config --timeout --help --version --verbose";
+	"--output --socket --config --timeout --help --version --verbose --type";
 
 struct first_word {
 	char name[64];
@@ -101,13 +101,13 @@ static void bash_script(const struct words *w, bool zsh, struct pb_buf *out)
 		"\tcase $prev in\n"
 		"\t-o|--output) COMPREPLY=($(compgen -W 'table json' -- \"$cur\")); return;;\n"
 		"\t-s|--socket|-c|--config) COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n"
-		"\t-t|--timeout) return;;\n"
+		"\t-t|--timeout|--type) return;;\n"
 		"\tesac\n"
 		"\tif [[ $cur == -* ]]; then\n"
 		"\t\tCOMPREPLY=($(compgen -W '%s' -- \"$cur\"))\n\t\treturn\n\tfi\n"
 		"\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
 		"\t\tcase ${COMP_WORDS[i]} in\n"
-		"\t\t-o|--output|-s|--socket|-c|--config|-t|--timeout) i=$((i + 1));;\n"
+		"\t\t-o|--output|-s|--socket|-c|--config|-t|--timeout|--type) i=$((i + 1));;\n"
 		"\t\t-*) ;;\n"
 		"\t\t*) words+=(\"${COMP_WORDS[i]}\");;\n"
 		"\t\tesac\n\tdone\n"

@@ -26,6 +26,8 @@ static const char usage_text[] =
 	"  -h, --help             show this help\n"
 	"  -V, --version          like the command \"version\"\n"
 	"  -v, --verbose          more, for commands that have more to say: status\n"
+	"      --type TYPE        only those of a type, for commands that know types: service "
+	"list\n"
 	"\n"
 	"Without --socket and --config, the environment variable PATCHBAY_SOCKET and then\n"
 	"the installed configuration name the socket.\n"
@@ -122,10 +124,15 @@ static bool takes_the_rest(const struct cli *cli)
 static int read_arguments(struct cli *cli, int argc, char **argv, bool *ret_help)
 {
 	static const struct option options[] = {
-		{"output", required_argument, NULL, 'o'}, {"socket", required_argument, NULL, 's'},
-		{"config", required_argument, NULL, 'c'}, {"timeout", required_argument, NULL, 't'},
-		{"help", no_argument, NULL, 'h'},	  {"version", no_argument, NULL, 'V'},
-		{"verbose", no_argument, NULL, 'v'},	  {NULL, 0, NULL, 0},
+		{"output", required_argument, NULL, 'o'},
+		{"socket", required_argument, NULL, 's'},
+		{"config", required_argument, NULL, 'c'},
+		{"timeout", required_argument, NULL, 't'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"type", required_argument, NULL, 'T'},
+		{NULL, 0, NULL, 0},
 	};
 	bool verbose = false;
 	int rc = CLI_OK;
@@ -142,6 +149,9 @@ static int read_arguments(struct cli *cli, int argc, char **argv, bool *ret_help
 			*ret_help = true;
 		} else if (option == 'v') {
 			verbose = true;
+		} else if (option == 'T') {
+			cli->words[cli->n_words++] = "--type";
+			cli->words[cli->n_words++] = optarg;
 		} else {
 			rc = set_option(cli, option, optarg);
 		}
@@ -254,7 +264,8 @@ int main(int argc, char **argv)
 	int rc;
 
 	signal(SIGPIPE, SIG_IGN);
-	cli.words = calloc((size_t)argc + 1, sizeof(*cli.words));
+	/* "--type=X" becomes two. */
+	cli.words = calloc(2 * (size_t)argc + 1, sizeof(*cli.words));
 	if (!cli.words)
 		return cli_fail(CLI_FAILED, "out of memory");
 	rc = read_arguments(&cli, argc, argv, &help);

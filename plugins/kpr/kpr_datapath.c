@@ -22,11 +22,16 @@ static const struct {
 	uint32_t hook;
 	const char *program;
 } hooks[] = {
-	{PB_HOOK_CONNECT4, "kpr_connect4"},	    {PB_HOOK_CONNECT6, "kpr_connect6"},
-	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},	    {PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
-	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},	    {PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
-	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"}, {PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
-	{PB_HOOK_BIND4, "kpr_bind4"},		    {PB_HOOK_BIND6, "kpr_bind6"},
+	{PB_HOOK_CONNECT4, "kpr_connect4"},
+	{PB_HOOK_CONNECT6, "kpr_connect6"},
+	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},
+	{PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
+	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},
+	{PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
+	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"},
+	{PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
+	{PB_HOOK_BIND4, "kpr_bind4"},
+	{PB_HOOK_BIND6, "kpr_bind6"},
 	{PB_HOOK_SOCK_RELEASE, "kpr_sock_release"},
 };
 
@@ -37,7 +42,8 @@ int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object)
 		{.name = "kpr_services", .max_entries = kpr->config.services_max},
 		{.name = "kpr_slots", .max_entries = SLOTS_PER_BACKEND * kpr->config.backends_max},
 		{.name = "kpr_backends", .max_entries = kpr->config.backends_max},
-		{.name = "kpr_maglev"},
+		{.name = "kpr_maglev",
+		 .max_entries = kpr->config.maglev_tables * kpr->config.maglev_size},
 		{.name = "kpr_settings"},
 		{.name = "kpr_ranges4"},
 		{.name = "kpr_ranges6"},
@@ -63,8 +69,26 @@ int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object)
 	return ctx->host->bpf_object(ctx, &opts);
 }
 
+/* Hooks that the plugin goes without where the kernel has none or nothing is to be done there. */
+static bool has_hook(const struct kpr_abilities *can, uint32_t hook)
+{
+	switch (hook) {
+	case PB_HOOK_GETPEERNAME4:
+	case PB_HOOK_GETPEERNAME6:
+		return can->getpeername;
+	case PB_HOOK_BIND4:
+	case PB_HOOK_BIND6:
+		return can->bind_protection;
+	case PB_HOOK_SOCK_RELEASE:
+		return can->sock_release;
+	default:
+		return true;
+	}
+}
+
 static int declare_sockets(struct pb_ctx *ctx)
 {
+	const struct kpr *kpr = ctx->self;
 	const struct pb_map_opts reverse = {.size = sizeof(reverse),
 					    .schema = REVERSE_SCHEMA,
 					    .name = "kpr_reverse"};
@@ -81,7 +105,8 @@ static int declare_sockets(struct pb_ctx *ctx)
 				       .object = "kpr",
 				       .program = hooks[i].program};
 
-		rc = ctx->host->slot(ctx, &slot);
+		if (has_hook(&kpr->can, hooks[i].hook))
+			rc = ctx->host->slot(ctx, &slot);
 	}
 	return rc;
 }
@@ -136,10 +161,11 @@ int kpr_datapath_declare(struct pb_ctx *ctx)
 		{"kpr_services", &kpr->handles.services}, {"kpr_slots", &kpr->handles.slots},
 		{"kpr_backends", &kpr->handles.backends}, {"kpr_ranges4", &kpr->handles.ranges4},
 		{"kpr_ranges6", &kpr->handles.ranges6},	  {"kpr_settings", &kpr->map_settings},
+		{"kpr_maglev", &kpr->handles.maglev},
 	};
 	int rc = declare_sockets(ctx);
 
-	if (rc == 0)
+	if (rc == 0 && kpr->can.north_south)
 		rc = declare_packets(ctx);
 	for (size_t i = 0; rc == 0 && i < sizeof(maps) / sizeof(maps[0]); i++)
 		rc = ctx->host->map(ctx, maps[i].name, maps[i].map);

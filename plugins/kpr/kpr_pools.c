@@ -455,7 +455,6 @@ void kpr_update_apply(struct kpr_store *st, struct kpr_update *u)
 	st->ids_planned -= u->n_add;
 	if (grows)
 		move(st, pool, u);
-	pool->changed = true;
 	n_retired = st->n_retired;
 	n_removed = add_all(st, u);
 	/* From behind: the last one always stays. */

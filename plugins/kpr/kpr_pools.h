@@ -41,7 +41,6 @@ struct kpr_pool {
 	uint32_t old_base;
 	uint32_t old_room;
 	uint32_t old_refs;
-	bool changed; /* its backends have, since the frontends were last planned */
 };
 
 struct kpr_store {

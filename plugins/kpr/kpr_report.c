@@ -5,7 +5,7 @@
  *
  * Writes JSON as it goes, and the list without backends and in pages: all of it would hold the
  * agent's loop, and a tree of it would cost more memory than the agent has. A page ends behind a
- * Service; "next" is what the question for the rest says behind --after.
+ * Service; "next" is what the question for the rest says behind --after=.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -163,6 +163,8 @@ static void describe_good(const struct kpr_svc *svc, const struct kpr_front *fro
 	else if (unfit > 0)
 		snprintf(text, len, "partly: with SCTP %u backend%s another port than the frontend",
 			 unfit, unfit == 1 ? " has" : "s have");
+	else if (front->claims->flags & ~front->value.flags & PB_SVC_MAGLEV)
+		snprintf(text, len, "ok, chosen at random: no room for a Maglev table");
 	else
 		snprintf(text, len, "ok");
 }
@@ -270,14 +272,16 @@ static int parse_number(struct pb_ctx *ctx, const char *name, const char *text, 
 
 static int parse_option(struct pb_ctx *ctx, struct list *l, const char *name, const char *value)
 {
+	static const char after[] = "--after=";
 	uint32_t kind = PB_SVC_CLUSTER_IP;
 	uint64_t limit = 0;
 	int rc;
 
+	/* As the tool asks for the next page. */
+	if (strncmp(name, after, sizeof(after) - 1) == 0)
+		return parse_number(ctx, "--after", name + sizeof(after) - 1, &l->after);
 	if (!value)
 		return ctx->host->fail(ctx, -EINVAL, "%s: a value is missing", name);
-	if (strcmp(name, "--after") == 0)
-		return parse_number(ctx, name, value, &l->after);
 	if (strcmp(name, "--limit") == 0) {
 		rc = parse_number(ctx, name, value, &limit);
 		l->limit = limit > 0 && limit < PAGE_ROWS ? (uint32_t)limit : PAGE_ROWS;
@@ -285,7 +289,7 @@ static int parse_option(struct pb_ctx *ctx, struct list *l, const char *name, co
 	}
 	if (strcmp(name, "--type") != 0)
 		return ctx->host->fail(ctx, -EINVAL,
-				       "%s: no such option; there are --type, --after and --limit",
+				       "%s: no such option; there are --type, --after= and --limit",
 				       name);
 	while (kind <= PB_SVC_HOST_PORT && strcmp(value, kpr_kind_name(kind)) != 0)
 		kind++;
@@ -305,7 +309,7 @@ static int parse_args(struct pb_ctx *ctx, struct list *l, const char *const *arg
 	for (uint32_t i = 0; i < n && rc == 0; i++) {
 		if (args[i][0] == '-') {
 			rc = parse_option(ctx, l, args[i], i + 1 < n ? args[i + 1] : NULL);
-			i++;
+			i += strchr(args[i], '=') == NULL;
 		} else if (l->ns) {
 			rc = ctx->host->fail(ctx, -EINVAL, "one namespace at most");
 		} else {

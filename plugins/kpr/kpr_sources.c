@@ -13,7 +13,8 @@
 void kpr_sources_init(struct kpr_source_maps *s, struct pb_ctx *ctx, struct pb_map *map4,
 		      struct pb_map *map6)
 {
-	*s = (struct kpr_source_maps){.ctx = ctx, .map4 = map4, .map6 = map6, .next_number = 1};
+	*s = (struct kpr_source_maps){
+		.ctx = ctx, .map4 = map4, .map6 = map6, .next_number = 1, .adopt_family = 4};
 }
 
 static void set_free(struct kpr_sources *set)
@@ -176,52 +177,57 @@ static void set_drop(struct kpr_source_maps *s, struct kpr_sources *set, uint32_
 
 /* ---- taking over ---- */
 
-static int adopt_entry(struct kpr_source_maps *s, uint32_t number, uint32_t bits, const void *addr,
-		       uint8_t family)
+static int adopt_entry(struct kpr_source_maps *s, uint32_t number, uint32_t bits, const void *addr)
 {
 	struct kpr_sources *set = kpr_sources_get(s, number);
-	struct pb_cidr cidr = {.family = family, .bits = (uint8_t)(bits - 32)};
+	struct pb_cidr cidr = {.family = s->adopt_family, .bits = (uint8_t)(bits - 32)};
 
 	if (!set)
 		return -ENOMEM;
-	memcpy(&cidr.addr, addr, family == 4 ? 4 : 16);
+	memcpy(&cidr.addr, addr, s->adopt_family == 4 ? 4 : 16);
 	return set_add(set, &cidr);
 }
 
-static int adopt4(struct kpr_source_maps *s)
+/* -ENOENT behind the last entry of the family's map. */
+static int adopt_next(struct kpr_source_maps *s)
 {
-	struct pb_svc_range4 key;
-	int rc = s->ctx->host->map_next(s->map4, NULL, &key);
+	struct pb_svc_range6 *k6 = &s->adopt_at.v6;
+	struct pb_svc_range4 *k4 = &s->adopt_at.v4;
+	bool is4 = s->adopt_family == 4;
+	int rc = s->ctx->host->map_next(is4 ? s->map4 : s->map6,
+					s->adopt_begun ? &s->adopt_at : NULL, &s->adopt_at);
 
-	while (rc == 0) {
-		rc = adopt_entry(s, key.ranges, key.bits, &key.addr, 4);
-		if (rc == 0)
-			rc = s->ctx->host->map_next(s->map4, &key, &key);
-	}
-	return rc == -ENOENT ? 0 : rc;
+	s->adopt_begun = true;
+	if (rc < 0)
+		return rc;
+	return is4 ? adopt_entry(s, k4->ranges, k4->bits, &k4->addr)
+		   : adopt_entry(s, k6->ranges, k6->bits, k6->addr);
 }
 
-static int adopt6(struct kpr_source_maps *s)
+static void adopt_end(struct kpr_source_maps *s)
 {
-	struct pb_svc_range6 key;
-	int rc = s->ctx->host->map_next(s->map6, NULL, &key);
-
-	while (rc == 0) {
-		rc = adopt_entry(s, key.ranges, key.bits, key.addr, 6);
-		if (rc == 0)
-			rc = s->ctx->host->map_next(s->map6, &key, &key);
-	}
-	return rc == -ENOENT ? 0 : rc;
-}
-
-int kpr_sources_adopt(struct kpr_source_maps *s)
-{
-	int rc = adopt4(s);
-
-	if (rc == 0)
-		rc = adopt6(s);
+	s->adopt_family = 0;
 	for (struct kpr_sources *set = s->sets; set; set = set->hh.next)
 		set_sort(set);
+}
+
+int kpr_sources_adopt(struct kpr_source_maps *s, uint64_t end_ns)
+{
+	uint32_t done = 0;
+	int rc = 0;
+
+	while (s->adopt_family && rc == 0) {
+		rc = adopt_next(s);
+		if (rc == -ENOENT) {
+			s->adopt_family = s->adopt_family == 4 ? 6 : 0;
+			s->adopt_begun = false;
+			rc = 0;
+		}
+		if (rc == 0 && s->adopt_family && ++done % 16 == 0 &&
+		    s->ctx->host->now_ns() >= end_ns)
+			return -EAGAIN;
+	}
+	adopt_end(s);
 	return rc;
 }
 

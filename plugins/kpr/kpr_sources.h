@@ -38,14 +38,24 @@ struct kpr_source_maps {
 	struct kpr_sources *sets;
 	struct kpr_sources *retired;
 	uint32_t next_number;
+	/* Where taking over has got to. */
+	union {
+		struct pb_svc_range4 v4;
+		struct pb_svc_range6 v6;
+	} adopt_at;
+	uint8_t adopt_family; /* 4, then 6, then 0: done */
+	bool adopt_begun;     /* with this family */
 };
 
 void kpr_sources_init(struct kpr_source_maps *s, struct pb_ctx *ctx, struct pb_map *map4,
 		      struct pb_map *map6);
 void kpr_sources_free(struct kpr_source_maps *s);
 
-/* Takes over what the maps hold: a set for each number in them. -ENOMEM or what a map said. */
-int kpr_sources_adopt(struct kpr_source_maps *s);
+/*
+ * Takes over what the maps hold: a set for each number in them. -EAGAIN: `end_ns` has come and
+ * there is more; -ENOMEM or what a map said: it is over, too.
+ */
+int kpr_sources_adopt(struct kpr_source_maps *s, uint64_t end_ns);
 /* All adopted frontends are known: sets that none of them names go. */
 void kpr_sources_adopted(struct kpr_source_maps *s);
 /* The set with this number; an empty one is made. NULL without memory. */

@@ -15,6 +15,7 @@
 
 #include <patchbay/testing.h>
 #include <patchbay/topics/backends.h>
+#include <patchbay/topics/node_addresses.h>
 
 #include "../kpr_abi.h"
 #include "../kpr_pools.h"
@@ -30,6 +31,7 @@ struct truth {
 	uint8_t part; /* N_PARTS: none */
 	uint8_t state;
 	uint8_t local;
+	uint8_t hint; /* 0: none, 1: this node's zone, 2: another one */
 };
 
 struct service {
@@ -46,6 +48,9 @@ static struct truth next[N_SERVICES][N_IDS];
 static bool part_known[N_SERVICES][N_PARTS];
 static unsigned in_use[N_SERVICES]; /* which of the two */
 static bool exists[N_SERVICES];
+static struct pb_kube_node nodes[2];
+static unsigned node_in_use;
+static bool has_zone;
 static unsigned seed;
 
 static void setup(void)
@@ -61,6 +66,9 @@ static void setup(void)
 	pb_fake_map_define(fake, "kpr_backends", BPF_MAP_TYPE_ARRAY, 4,
 			   sizeof(struct pb_svc_backend), 64);
 	pb_fake_map_mappable(fake, "kpr_backends");
+	pb_fake_map_define(fake, "kpr_maglev", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct pb_svc_slot),
+			   16);
+	pb_fake_map_mappable(fake, "kpr_maglev");
 	pb_fake_map_define(fake, "kpr_settings", BPF_MAP_TYPE_ARRAY, 4,
 			   sizeof(struct pb_svc_settings), 1);
 	pb_fake_map_mappable(fake, "kpr_settings");
@@ -72,6 +80,7 @@ static void setup(void)
 	memset(next, 0, sizeof(next));
 	memset(part_known, 0, sizeof(part_known));
 	memset(exists, 0, sizeof(exists));
+	has_zone = false;
 	for (int s = 0; s < N_SERVICES; s++)
 		for (int i = 0; i < N_IDS; i++)
 			truth[s][i].part = next[s][i].part = N_PARTS;
@@ -95,7 +104,12 @@ static void advance(void)
 
 /* ---- Services and parts in ---- */
 
-static struct service *make_service(unsigned s, bool local)
+static uint16_t node_port(unsigned s, unsigned port)
+{
+	return (uint16_t)(30000 + N_PORTS * s + port);
+}
+
+static struct service *make_service(unsigned s, uint32_t flags)
 {
 	struct service *svc = &services[s][in_use[s] ^= 1];
 
@@ -107,8 +121,8 @@ static struct service *make_service(unsigned s, bool local)
 					    .name = svc->name,
 					    .uid = "",
 					    .version = "1"};
-	svc->s.type = PB_SERVICE_CLUSTER_IP;
-	svc->s.flags = local ? PB_SERVICE_INTERNAL_LOCAL : 0;
+	svc->s.type = PB_SERVICE_NODE_PORT;
+	svc->s.flags = flags;
 	svc->ip.family = 4;
 	svc->ip.addr.v4 = htonl(0x0a600001 + s);
 	svc->s.cluster_ips = &svc->ip;
@@ -118,21 +132,23 @@ static struct service *make_service(unsigned s, bool local)
 	for (unsigned p = 0; p < N_PORTS; p++)
 		svc->ports[p] = (struct pb_service_port){.name = p ? "b" : "a",
 							 .port = (uint16_t)(80 + p),
+							 .node_port = node_port(s, p),
 							 .protocol = IPPROTO_TCP,
 							 .app_protocol = ""};
 	return svc;
 }
 
-static void put_service(unsigned s, bool local)
+static void put_service(unsigned s, uint32_t flags)
 {
-	cr_assert_eq(pb_fake_kube(fake, PB_KUBE_PUT, &make_service(s, local)->s.meta), 0);
+	cr_assert_eq(pb_fake_kube(fake, PB_KUBE_PUT, &make_service(s, flags)->s.meta), 0);
 	exists[s] = true;
 }
 
 /* Sorted by port name and address, as the topic promises. */
 static void put_part(unsigned s, unsigned part, const struct truth *list, uint32_t n_ids)
 {
-	size_t len = sizeof(struct pb_backends) + n_ids * sizeof(struct pb_backend) + 5;
+	static const uint32_t hints[] = {0, 5, 7}; /* offsets of strings */
+	size_t len = sizeof(struct pb_backends) + n_ids * sizeof(struct pb_backend) + 9;
 	struct pb_backends *value = calloc(1, len);
 	char key[64];
 	uint32_t n = 0;
@@ -149,18 +165,19 @@ static void put_part(unsigned s, unsigned part, const struct truth *list, uint32
 						    .protocol = IPPROTO_TCP,
 						    .state = list[i].state,
 						    .flags = list[i].local ? PB_BACKEND_LOCAL : 0,
-						    .port_name = 1 + 2 * port};
+						    .port_name = 1 + 2 * port,
+						    .hints = hints[list[i].hint]};
 		}
 	value->size = sizeof(*value);
 	value->n = n;
-	value->strings_len = 5;
-	memcpy((char *)&value->backend[n], "\0a\0b", 5);
+	value->strings_len = 9;
+	memcpy((char *)&value->backend[n], "\0a\0b\0x\0y", 9);
 	if (n == 0 && part_known[s][part])
 		cr_assert_eq(pb_fake_withdraw(fake, PB_TOPIC_BACKENDS, key), 0);
 	else if (n > 0)
 		cr_assert_eq(pb_fake_publish(fake, PB_TOPIC_BACKENDS, PB_TOPIC_BACKENDS_VERSION,
 					     key, value,
-					     sizeof(*value) + n * sizeof(struct pb_backend) + 5),
+					     sizeof(*value) + n * sizeof(struct pb_backend) + 9),
 			     0);
 	part_known[s][part] = n > 0;
 	free(value);
@@ -183,67 +200,119 @@ static void put_head(unsigned s)
 
 /* ---- what should be, and what is ---- */
 
-static bool local_only(unsigned s)
+static uint32_t flags_of(unsigned s)
 {
-	return services[s][in_use[s]].s.flags & PB_SERVICE_INTERNAL_LOCAL;
+	return services[s][in_use[s]].s.flags;
 }
 
-static uint64_t should_be(unsigned s, unsigned port)
+/* Hints hold when all active backends have some and one speaks of this node's zone. */
+static uint64_t in_zone(unsigned s, unsigned port, uint64_t active)
+{
+	uint64_t zone = 0;
+
+	for (unsigned i = port; i < N_IDS; i += N_PORTS) {
+		if (!(active >> i & 1))
+			continue;
+		if (truth[s][i].hint == 0)
+			return active;
+		zone |= (uint64_t)(truth[s][i].hint == 1) << i;
+	}
+	return zone ? zone : active;
+}
+
+static uint64_t should_be(unsigned s, unsigned port, bool local)
 {
 	uint64_t active = 0, terminating = 0;
 
 	for (unsigned i = port; i < N_IDS; i += N_PORTS) {
 		const struct truth *t = &truth[s][i];
 
-		if (t->part == N_PARTS || (local_only(s) && !t->local))
+		if (t->part == N_PARTS || (local && !t->local))
 			continue;
 		active |= (uint64_t)(t->state == PB_BACKEND_ACTIVE) << i;
 		terminating |= (uint64_t)(t->state == PB_BACKEND_TERMINATING) << i;
 	}
-	return active ? active : terminating;
+	if (active)
+		return has_zone && !local ? in_zone(s, port, active) : active;
+	return terminating;
 }
 
-static uint64_t is(unsigned s, unsigned port, bool *ret_there)
+/* The backends behind a frontend, which must be there exactly if the Service is. */
+static uint64_t is(unsigned s, unsigned port, const struct pb_svc_key *key, struct pb_svc *svc)
 {
-	struct pb_svc_key key = {.addr.v4 = htonl(0x0a600001 + s),
-				 .port = htons((uint16_t)(80 + port)),
-				 .protocol = IPPROTO_TCP,
-				 .family = 4};
-	struct pb_svc svc;
 	struct pb_svc_backend b;
 	struct pb_svc_slot slot;
 	uint64_t found = 0;
 
-	*ret_there = pb_fake_map_get(fake, "kpr_services", &key, &svc) == 0;
-	for (uint32_t i = 0; *ret_there && i < svc.count; i++) {
-		uint32_t at = svc.base + i, n;
+	for (uint32_t i = 0; i < svc->count; i++) {
+		uint32_t at = svc->base + i, n;
 
 		cr_assert_eq(pb_fake_map_get(fake, "kpr_slots", &at, &slot), 0);
-		cr_assert_eq(slot.pool, pb_svc_tie(&key, svc.tie));
+		cr_assert_eq(slot.pool, pb_svc_tie(key, svc->tie));
 		cr_assert_eq(pb_fake_map_get(fake, "kpr_backends", &slot.backend, &b), 0);
 		cr_assert_eq(b.pool, slot.pool);
 		n = ntohl(b.addr.v4) - 0x0a000000;
 		cr_assert(n < N_IDS && n % N_PORTS == port);
 		cr_assert_not(found >> n & 1, "twice in the pool");
+		cr_assert_eq(b.flags, truth[s][n].local ? PB_SVC_BACKEND_LOCAL : 0);
 		found |= 1ULL << n;
 	}
 	return found;
+}
+
+static void check_entry(unsigned round, const char *after, unsigned s, unsigned port,
+			const struct pb_svc_key *key, bool wanted, bool local)
+{
+	uint64_t should = should_be(s, port, local), found;
+	bool elsewhere = local && should == 0 && should_be(s, port, false) != 0;
+	struct pb_svc svc;
+	bool there = pb_fake_map_get(fake, "kpr_services", key, &svc) == 0;
+
+	cr_assert_eq(there, wanted, "round %u, %s: svc%u port %u", round, after, s,
+		     ntohs(key->port));
+	if (!there)
+		return;
+	found = is(s, port, key, &svc);
+	cr_assert_eq(found, should, "round %u, %s: svc%u port %u is %lx, should be %lx", round,
+		     after, s, ntohs(key->port), (unsigned long)found, (unsigned long)should);
+	cr_assert_eq(!!(svc.flags & PB_SVC_LOCAL), local);
+	cr_assert_eq(!!(svc.flags & PB_SVC_ELSEWHERE), elsewhere, "round %u, %s: svc%u", round,
+		     after, s);
 }
 
 static void check(unsigned round, const char *after)
 {
 	for (unsigned s = 0; s < N_SERVICES; s++)
 		for (unsigned port = 0; port < N_PORTS; port++) {
-			bool there;
-			uint64_t found = is(s, port, &there);
+			struct pb_svc_key key = {.addr.v4 = htonl(0x0a600001 + s),
+						 .port = htons((uint16_t)(80 + port)),
+						 .protocol = IPPROTO_TCP,
+						 .family = 4};
 
-			cr_assert_eq(there, exists[s], "round %u, %s: svc%u", round, after, s);
-			if (there)
-				cr_assert_eq(found, should_be(s, port),
-					     "round %u, %s: svc%u port %u is %lx, should be %lx",
-					     round, after, s, port, (unsigned long)found,
-					     (unsigned long)should_be(s, port));
+			check_entry(round, after, s, port, &key, exists[s],
+				    flags_of(s) & PB_SERVICE_INTERNAL_LOCAL);
+			key.addr.v4 = 0;
+			key.port = htons(node_port(s, port));
+			check_entry(round, after, s, port, &key, exists[s], false);
+			key.scope = PB_SVC_SCOPE_EXT;
+			check_entry(round, after, s, port, &key,
+				    exists[s] && flags_of(s) & PB_SERVICE_EXTERNAL_LOCAL, true);
 		}
+}
+
+static void put_zone(bool zone)
+{
+	struct pb_kube_node *node = &nodes[node_in_use ^= 1];
+
+	*node = (struct pb_kube_node){.meta = {.size = sizeof(*node),
+					       .kind = PB_KUBE_NODE,
+					       .ns = "",
+					       .name = "node-a",
+					       .uid = "",
+					       .version = "1"},
+				      .zone = zone ? "x" : ""};
+	cr_assert_eq(pb_fake_kube(fake, PB_KUBE_PUT, &node->meta), 0);
+	has_zone = zone;
 }
 
 /* Changes some backends of a Service; parts that gain before parts that lose, then the head. */
@@ -264,6 +333,7 @@ static void change(unsigned s, unsigned round)
 			touched[t->part] = true;
 		t->state = any(3) ? PB_BACKEND_ACTIVE : (uint8_t)(1 + any(3));
 		t->local = any(3) == 0;
+		t->hint = any(40) ? (uint8_t)(1 + any(2)) : 0;
 	}
 	/* A part that gains shows what it loses in the same record; order matters across parts. */
 	for (unsigned p = 0; p < N_PARTS; p++) {
@@ -283,7 +353,10 @@ TestSuite(change, .init = setup, .fini = teardown);
 Test(change, the_maps_are_right_after_any_sequence_of_changes)
 {
 	cr_assert_eq(pb_fake_load(fake), 0);
+	put_zone(true);
 	pb_fake_kube_synced(fake, PB_KUBE_SERVICE);
+	pb_fake_kube_synced(fake, PB_KUBE_POD);
+	pb_fake_synced(fake, PB_TOPIC_NODE_ADDRESSES);
 	pb_fake_synced(fake, PB_TOPIC_BACKENDS);
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		unsigned s = any(N_SERVICES), what = any(20);
@@ -294,11 +367,14 @@ Test(change, the_maps_are_right_after_any_sequence_of_changes)
 				     0);
 			exists[s] = false;
 		} else if (what <= 2) {
-			put_service(s, any(3) == 0);
+			put_service(s, (any(3) ? 0 : PB_SERVICE_INTERNAL_LOCAL) |
+					       (any(2) ? 0 : PB_SERVICE_EXTERNAL_LOCAL));
 		} else if (what == 3) {
 			cr_assert_eq(pb_fake_reload(fake), 0);
 		} else if (what == 4) {
 			pb_fake_advance_ms(fake, KPR_GRACE_MS);
+		} else if (what == 5 && any(3) == 0) {
+			put_zone(!has_zone);
 		} else {
 			change(s, round);
 		}
@@ -311,8 +387,9 @@ Test(change, the_maps_are_right_after_any_sequence_of_changes)
 			pb_fake_kube(fake, PB_KUBE_DELETE, &services[s][in_use[s]].s.meta);
 	advance();
 	pb_fake_advance_ms(fake, KPR_GRACE_MS + 1);
-	put_service(0, false);
+	put_service(0, 0);
 	advance();
+	/* One pool of each port is wanted, and what it has. */
 	cr_assert_leq(pb_fake_metric(fake, "backends"), N_IDS);
 	cr_assert_eq(pb_fake_metric(fake, "map_errors"), 0);
 }
@@ -363,7 +440,7 @@ static void large_head(void)
 static void load_large(void)
 {
 	cr_assert_eq(pb_fake_load(fake), 0);
-	put_service(0, false);
+	put_service(0, 0);
 	for (unsigned part = 0; part < LARGE / PER_PART; part++)
 		large_part(part, LARGE);
 	large_head();
@@ -393,13 +470,13 @@ Test(change, one_slice_of_a_service_of_20000_backends_costs_one_slice)
 	large_part(77, 7742);
 	large_head();
 	cr_assert_eq(pb_fake_metric(fake, "backends_changed") - backends, 1);
-	cr_assert_leq(pb_fake_metric(fake, "map_writes") - writes, 4);
-	cr_assert_eq(entries() - frontends, 1, "the frontend's count");
+	cr_assert_leq(pb_fake_metric(fake, "map_writes") - writes, 5);
+	cr_assert_eq(entries() - frontends, 2, "the count of ClusterIP and NodePort");
 	/* It comes back. */
 	large_part(77, LARGE);
 	large_head();
 	cr_assert_eq(pb_fake_metric(fake, "backends_changed") - backends, 2);
-	cr_assert_leq(pb_fake_metric(fake, "map_writes") - writes, 7);
+	cr_assert_leq(pb_fake_metric(fake, "map_writes") - writes, 9);
 	/* The same again: nothing. */
 	writes = pb_fake_metric(fake, "map_writes");
 	large_part(77, LARGE);
@@ -425,5 +502,5 @@ Test(change, a_restart_takes_20000_backends_over_and_writes_none)
 	/* And knows where each of them is. */
 	large_part(60, 6001);
 	large_head();
-	cr_assert_leq(pb_fake_metric(fake, "map_writes"), 4);
+	cr_assert_leq(pb_fake_metric(fake, "map_writes"), 5);
 }

@@ -435,8 +435,8 @@ Test(frontends, a_node_port_outside_of_the_range_is_served_and_said)
 
 Test(frontends, service_list_gives_pages_that_hold_each_service_once)
 {
-	const char *args[] = {"--limit", "2", "--after", ""};
-	char names[5][8], ip[16], after[24] = "0";
+	char names[5][8], ip[16], after[24] = "--after=0";
+	const char *args[] = {"--limit", "2", after};
 	unsigned pages = 0, rows = 0;
 
 	load();
@@ -446,15 +446,12 @@ Test(frontends, service_list_gives_pages_that_hold_each_service_once)
 		put(service(names[i], ip, 80));
 	}
 	for (char *next = after; next; pages++) {
-		char *json;
-
-		args[3] = after;
-		json = list_json(args, 4);
+		char *json = list_json(args, 3);
 		for (const char *at = json; (at = strstr(at, "\"name\":\"s")); at++)
 			rows++;
 		next = strstr(json, "\"next\":\"");
 		if (next)
-			snprintf(after, sizeof(after), "%d", atoi(next + 8));
+			snprintf(after, sizeof(after), "--after=%d", atoi(next + 8));
 		free(json);
 		cr_assert_lt(pages, 5);
 	}

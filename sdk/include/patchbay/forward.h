@@ -97,8 +97,7 @@ static __attribute__((noinline, unused)) int pb_forward_route(struct __sk_buff *
 	__u32 hops, mtu;
 	int where;
 
-	if (!pkt || !to || !ret_route ||
-	    bpf_skb_load_bytes(ctx, pkt->l3_off, head, sizeof(head)) < 0)
+	if (!pkt || !to || !ret_route || pb_frame_load(ctx, pkt->l3_off, head, sizeof(head)) < 0)
 		return PB_FORWARD_NO_ROUTE;
 	__builtin_memset(ret_route, 0, sizeof(*ret_route));
 	ret_route->ifindex = pkt->ifindex;

@@ -92,6 +92,13 @@ PB_INLINE bool pb_nat_can(const struct pb_packet *pkt, const struct pb_ct *to)
 	return false;
 }
 
+/* The ports follow the IP header at once: both are written in one go. */
+PB_INLINE bool pb_nat_joined(const struct pb_packet *pkt)
+{
+	return (pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP) &&
+	       pkt->l4_off == pkt->l3_off + (pkt->family == 4 ? 20 : 40);
+}
+
 /* Bytes 8 to 19 of an IPv4 header. */
 struct pb_nat_ipv4 {
 	__u8 ttl;
@@ -101,16 +108,19 @@ struct pb_nat_ipv4 {
 	__be32 daddr;
 };
 
-PB_INLINE int pb_nat_ipv4(struct __sk_buff *ctx, const struct pb_packet *pkt,
-			  const struct pb_ct *to, __u32 diff, __u32 hop)
+PB_INLINE long pb_nat_ipv4(struct __sk_buff *ctx, const struct pb_packet *pkt,
+			   const struct pb_ct *to, __u32 diff, __u32 hop)
 {
-	union {
-		struct pb_nat_ipv4 ip;
-		__u16 first; /* ttl and protocol */
+	struct {
+		union {
+			struct pb_nat_ipv4 ip;
+			__u16 first; /* ttl and protocol */
+		};
+		__be16 ports[2];
 	} h;
 	__u64 sum;
 
-	if (bpf_skb_load_bytes(ctx, pkt->l3_off + 8, &h.ip, sizeof(h.ip)) < 0)
+	if (pb_frame_load(ctx, pkt->l3_off + 8, &h.ip, sizeof(h.ip)) < 0)
 		return -PB_EINVAL;
 	sum = (__u64)(__u16)~h.ip.check + diff + (__u16)~h.first;
 	h.ip.ttl -= hop;
@@ -118,26 +128,34 @@ PB_INLINE int pb_nat_ipv4(struct __sk_buff *ctx, const struct pb_packet *pkt,
 	h.ip.check = ~pb_nat_fold16(sum);
 	h.ip.saddr = to->saddr.v4;
 	h.ip.daddr = to->daddr.v4;
-	return bpf_skb_store_bytes(ctx, pkt->l3_off + 8, &h.ip, sizeof(h.ip), 0) < 0 ? -PB_EINVAL
-										     : 0;
+	h.ports[0] = to->sport;
+	h.ports[1] = to->dport;
+	if (pb_nat_joined(pkt))
+		return bpf_skb_store_bytes(ctx, pkt->l3_off + 8, &h, sizeof(h), 0);
+	return bpf_skb_store_bytes(ctx, pkt->l3_off + 8, &h, sizeof(h.ip), 0);
 }
 
-PB_INLINE int pb_nat_ipv6(struct __sk_buff *ctx, const struct pb_packet *pkt,
-			  const struct pb_ct *to, __u32 hop)
+PB_INLINE long pb_nat_ipv6(struct __sk_buff *ctx, const struct pb_packet *pkt,
+			   const struct pb_ct *to, __u32 hop)
 {
 	struct {
 		__u8 before[3];
 		__u8 hops; /* byte 7 of the header */
 		union pb_addr saddr;
 		union pb_addr daddr;
+		__be16 ports[2];
 	} h;
 
-	if (bpf_skb_load_bytes(ctx, pkt->l3_off + 4, &h, 4) < 0)
+	if (pb_frame_load(ctx, pkt->l3_off + 4, &h, 4) < 0)
 		return -PB_EINVAL;
 	h.hops -= hop;
 	pb_ct_copy_addr(&h.saddr, &to->saddr);
 	pb_ct_copy_addr(&h.daddr, &to->daddr);
-	return bpf_skb_store_bytes(ctx, pkt->l3_off + 4, &h, sizeof(h), 0) < 0 ? -PB_EINVAL : 0;
+	h.ports[0] = to->sport;
+	h.ports[1] = to->dport;
+	if (pb_nat_joined(pkt))
+		return bpf_skb_store_bytes(ctx, pkt->l3_off + 4, &h, sizeof(h), 0);
+	return bpf_skb_store_bytes(ctx, pkt->l3_off + 4, &h, sizeof(h) - sizeof(h.ports), 0);
 }
 
 /* By difference; kernels without the flag for IPv6 refuse it, and do as they always did. */
@@ -170,7 +188,7 @@ PB_INLINE int pb_nat_l4(struct __sk_buff *ctx, const struct pb_packet *pkt, cons
 	/* Apart from the addresses: ports aren't in the pseudo header. */
 	if (rc == 0)
 		rc = bpf_l4_csum_replace(ctx, pkt->l4_off + sum, was.word, is.word, flags | 4);
-	if (rc == 0)
+	if (rc == 0 && !pb_nat_joined(pkt))
 		rc = bpf_skb_store_bytes(ctx, pkt->l4_off, &is, sizeof(is), 0);
 	return rc < 0 ? -PB_EINVAL : 0;
 }
@@ -215,7 +233,7 @@ PB_FUNCTION int pb_nat_translate(struct __sk_buff *ctx, struct pb_packet *pkt,
 				 const struct pb_ct *to, __u32 hop)
 {
 	__u32 diff;
-	int rc;
+	long rc;
 
 	if (!pkt || !to)
 		return -PB_EINVAL;
@@ -231,7 +249,7 @@ PB_FUNCTION int pb_nat_translate(struct __sk_buff *ctx, struct pb_packet *pkt,
 	pb_ct_copy_addr(&pkt->daddr, &to->daddr);
 	pkt->sport = to->sport;
 	pkt->dport = to->dport;
-	return rc;
+	return rc < 0 ? -PB_EINVAL : 0;
 }
 
 /* ---- sockets and ports ---- */
