@@ -272,83 +272,6 @@ static void D32_an_error_of_the_pod_names_the_frontend(void)
 	node_close(&there);
 }
 
-/* ---- whatever comes ---- */
-
-static uint64_t missed(const struct node *n)
-{
-	return node_drops(n, DEV, PB_REASON_MISSED_TAIL_CALL) +
-	       node_drops(n, POD_OUT, PB_REASON_MISSED_TAIL_CALL);
-}
-
-/* A packet that was right when it came stays so, wherever it goes. */
-static bool harmless(const struct node *n, uint32_t hook, const struct packet *in, bool right)
-{
-	int verdict = node_run(n, hook, in, &out);
-
-	if (verdict != PASS && verdict != DROP && verdict != SENT)
-		return false;
-	return !right || verdict == DROP || packet_check(&out) == NULL;
-}
-
-/* Packets of the cast, as they come from the client or from the first node, with bytes changed. */
-static void random_packet(struct packet *p, uint32_t *seed)
-{
-	static const char *const options[] = {NULL, OPTION, "9a0801bbc6336402", OPTION "94040000",
-					      "94040000" OPTION};
-	struct packet_spec spec = rand_r(seed) % 2 ? tcp((uint8_t)rand_r(seed)) : udp(40);
-
-	if (rand_r(seed) % 2)
-		spec = to_backend(spec);
-	spec.options = options[(size_t)rand_r(seed) % 5];
-	spec.sport = (uint16_t)(5000 + rand_r(seed) % 16);
-	spec.ttl = (uint8_t)(rand_r(seed) % 4 ? 64 : 1);
-	if (rand_r(seed) % 4 == 0)
-		spec.payload_len = (size_t)rand_r(seed) % 1480;
-	if (rand_r(seed) % 3 == 0) {
-		spec.src = CLIENT6;
-		spec.dst = spec.dport == 443 ? VIP6 : POD6;
-		spec.options = NULL;
-		spec.ext[0] = rand_r(seed) % 2 ? IPPROTO_HOPOPTS : IPPROTO_ROUTING;
-		spec.n_ext = (size_t)rand_r(seed) % 2;
-	}
-	packet_build(p, &spec);
-	for (int i = rand_r(seed) % 4; i > 0; i--)
-		p->data[14 + (size_t)rand_r(seed) % (p->len - 14 < 80 ? p->len - 14 : 80)] =
-			(uint8_t)rand_r(seed);
-	if (rand_r(seed) % 8 == 0)
-		packet_truncate(p, 54 + (size_t)rand_r(seed) % (p->len - 53));
-	if (rand_r(seed) % 2 && (p->data[14] & 0xf0) == 0x40 && p->len > 54)
-		packet_fix_ip(p);
-}
-
-/*
- * What the first node makes of a packet the second gets; the seed is printed by the packet that
- * went wrong.
- */
-static void random_packets_harm_nobody(void)
-{
-	static struct packet p, first;
-	uint32_t seed;
-	bool right;
-
-	open_there(&web);
-	for (uint32_t i = 1; i <= 4000 && case_ok; i++) {
-		seed = i;
-		random_packet(&p, &seed);
-		right = packet_check(&p) == NULL;
-		CHECK(harmless(&node, DEV, &p, right));
-		first = out;
-		if (first.len >= 54)
-			CHECK(harmless(&there, DEV, &first, right));
-		CHECK(harmless(&there, POD_OUT, &p, right));
-		if (!case_ok)
-			printf("# seed %u\n", i);
-	}
-	CHECK_NUMBER(missed(&node) + missed(&there), 0);
-	CHECK(node_stats(&node).sent > 0 && node_stats(&there).arrived > 0);
-	node_close(&there);
-}
-
 int main(void)
 {
 	static const struct node_config ipip = {.mode = DSR_MODE_DSR,
@@ -367,9 +290,6 @@ int main(void)
 	CASE_WITH(&both, D22_another_node_takes_the_flow_over);
 	CASE_WITH(&both, D33_an_error_for_the_frontend_finds_the_pod);
 	CASE_WITH(&both, D32_an_error_of_the_pod_names_the_frontend);
-	CASE_WITH(&both, random_packets_harm_nobody);
-	CASE_WITH(&ipip, random_packets_harm_nobody);
-	CASE_WITH(&geneve, random_packets_harm_nobody);
 	CASE_WITH(&ipip, D4_D6_a_connection_that_begins_inside_a_tunnel);
 	CASE_WITH(&ipip, D4_D6_the_same_with_IPv6_inside_a_tunnel);
 	CASE_WITH(&ipip, D8_datagrams_over_two_nodes);
