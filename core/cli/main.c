@@ -168,7 +168,7 @@ static int too_many(const struct cli_command *command, size_t n_args)
 
 	for (const char *p = command->usage; *p; p++)
 		allowed += *p == ' ';
-	if (n_args <= allowed || command->fn == cli_plugin_new)
+	if (n_args <= allowed || command->fn == cli_plugin_new || strstr(command->usage, "..."))
 		return CLI_OK;
 	return cli_fail(CLI_USAGE, "too many arguments; usage: patchbay %s%s%s", command->name,
 			*command->usage ? " " : "", command->usage);

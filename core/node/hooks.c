@@ -195,7 +195,8 @@ void node_sweep(struct pb_node *node)
 
 	if (!ifindexes)
 		return;
-	node->swept = true;
+	node->swept = node->host_addrs = true;
+	node_schedule(node, NODE_SETTLE_MS);
 	n = pb_dp_pods(node->dp, ifindexes, n);
 	for (size_t i = 0; i < n; i++) {
 		if (node_ep_by_ifindex(node, ifindexes[i]))

@@ -123,33 +123,68 @@ int node_host_addrs(struct mnl_socket *nl, struct pb_node_address **ret_addrs, s
 
 /* ---- telling ---- */
 
-static int tell_ipcache(struct pb_node *node)
+static int tell_ipcache(struct pb_peers *peers, const struct pb_node_address *addrs, size_t n)
 {
-	PB_FREE struct pb_kube_addr *ips = calloc(node->n_addrs + 1, sizeof(*ips));
+	PB_FREE struct pb_kube_addr *ips = calloc(n + 1, sizeof(*ips));
 
 	if (!ips)
 		return -ENOMEM;
-	for (size_t i = 0; i < node->n_addrs; i++)
-		ips[i] = (struct pb_kube_addr){.addr = node->addrs[i].addr,
-					       .family = node->addrs[i].family};
-	return pb_peers_host_addrs(node->peers, ips, (uint32_t)node->n_addrs);
+	for (size_t i = 0; i < n; i++)
+		ips[i] = (struct pb_kube_addr){.addr = addrs[i].addr, .family = addrs[i].family};
+	return pb_peers_host_addrs(peers, ips, (uint32_t)n);
+}
+
+static int tell(struct pb_peers *peers, const struct pb_node_address *addrs, size_t n)
+{
+	int rc = tell_ipcache(peers, addrs, n);
+
+	return rc < 0 ? rc : pb_peers_node_addresses(peers, addrs, (uint32_t)n);
+}
+
+static bool was_a_pods(struct pb_dp *dp, uint32_t ifindex)
+{
+	struct pb_endpoint ep;
+
+	return pb_dp_pod_get(dp, ifindex, &ep) == 0;
 }
 
 int node_host_addrs_tell(struct pb_node *node, struct pb_node_address *addrs, size_t n)
 {
-	int rc;
-
 	free(node->addrs);
 	node->addrs = addrs;
 	node->n_addrs = n;
 	for (size_t i = 0; i < n; i++) {
 		if (node_is_device(node, addrs[i].ifname))
 			addrs[i].flags |= PB_NODE_ADDR_DEVICE;
-		if (node_ep_by_ifindex(node, addrs[i].ifindex))
+		/* Until all pods are found, what an agent before knew of them counts. */
+		if (node_ep_by_ifindex(node, addrs[i].ifindex) ||
+		    (!node->swept && was_a_pods(node->dp, addrs[i].ifindex)))
 			addrs[i].flags |= PB_NODE_ADDR_POD;
 	}
-	rc = tell_ipcache(node);
-	return rc < 0 ? rc : pb_peers_node_addresses(node->peers, addrs, (uint32_t)n);
+	return tell(node->peers, addrs, n);
+}
+
+int pb_node_first_addresses(const struct pb_config *config, struct pb_dp *dp,
+			    struct pb_peers *peers, struct pb_err *err)
+{
+	PB_NL_CLOSE struct mnl_socket *nl = NULL;
+	PB_FREE struct pb_node_address *addrs = NULL;
+	size_t n = 0;
+	int rc = pb_nl_open(&nl, err);
+
+	if (rc < 0)
+		return rc;
+	rc = node_host_addrs(nl, &addrs, &n);
+	for (size_t i = 0; i < n; i++) {
+		if (pb_links_match(config->datapath.devices, config->datapath.n_devices,
+				   addrs[i].ifname))
+			addrs[i].flags |= PB_NODE_ADDR_DEVICE;
+		if (was_a_pods(dp, addrs[i].ifindex))
+			addrs[i].flags |= PB_NODE_ADDR_POD;
+	}
+	if (rc == 0)
+		rc = tell(peers, addrs, n);
+	return rc < 0 ? pb_err_set(err, rc, "addresses of this node: %s", strerror(-rc)) : 0;
 }
 
 void node_host_addrs_look(struct pb_node *node, uint32_t ifindex, const char *name)

@@ -27,6 +27,12 @@ int pb_node_new(uv_loop_t *loop, const struct pb_config *config, struct pb_dp *d
 		struct pb_kube *kube, struct pb_peers *peers, struct pb_node **ret_node,
 		struct pb_err *err);
 /*
+ * Tells peers of this node's addresses before there is a node: plugins that are loaded first find
+ * them all. Blocks for some milliseconds; called once at start.
+ */
+int pb_node_first_addresses(const struct pb_config *config, struct pb_dp *dp,
+			    struct pb_peers *peers, struct pb_err *err);
+/*
  * Another datapath.devices, before pb_dp_reconfigure(): pods' interfaces that it names are let go
  * of at once. Configurations are copied, here and in pb_node_new().
  */

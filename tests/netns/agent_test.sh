@@ -84,12 +84,15 @@ if sanitized; then
 else
 	then_ok "it takes less than 15 MiB ($((rss / 1024)) KiB)" test "$rss" -lt $((15 << 20))
 fi
-for command in "plugin list" "chain show" "map list" "endpoint list" "identity list" "ip list" help version; do
+for command in "plugin list" "chain show" "map list" "endpoint list" "identity list" "ip list" "ct list" "nat list" help version; do
 	# shellcheck disable=SC2086 # words
 	then_ok "$command answers" patchbay_on node-a $command
 	# shellcheck disable=SC2086
 	then_ok "$command -o json is JSON" jq -e . <<<"$(patchbay_on node-a $command -o json)"
 done
+then_is "ct flush says how many went" "$(patchbay_on node-a ct flush protocol=tcp port=80 -o json | jq .deleted)" 0
+then_fails "a filter that makes no sense is explained" "port: \"x\" isn't a number up to 65535" \
+	patchbay_on node-a ct list protocol=tcp port=x
 then_ok "map dump answers" patchbay_on node-a map dump core/pb_switches
 then_is "what the agent refuses exits with 1" \
 	"$(exit_code patchbay_on node-a map dump core/nothing)" 1
@@ -104,6 +107,36 @@ then_fails "half a command brings the list, with those that need no agent" \
 then_fails "a command of a plugin that isn't loaded is explained" \
 	'unknown command "service list"; "patchbay help" lists all commands, a plugin'"'"'s only' \
 	patchbay_on node-a service list
+
+begin flows
+# In hex, as struct pb_ct_key and struct pb_ct lie in memory.
+# shellcheck disable=SC2086 # four words
+addr4() { printf '%02x %02x %02x %02x 00 00 00 00 00 00 00 00 00 00 00 00 ' ${1//./ }; }
+be16() { printf '%02x %02x ' $(($1 >> 8)) $(($1 & 255)); }
+le32() { printf '%02x %02x %02x %02x ' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24)); }
+# ct_put FLAGS SADDR SPORT DADDR DPORT TO_SADDR TO_SPORT TO_DADDR TO_DPORT: an established half.
+ct_put() {
+	# shellcheck disable=SC2046 # bytes are words
+	bpftool map update pinned "$(agent_bpffs node-a)/core/pb_ct_v1" \
+		key hex $(addr4 "$2") $(addr4 "$4") $(be16 "$3") $(be16 "$5") 06 04 00 00 \
+		value hex $(addr4 "$6") $(addr4 "$8") $(be16 "$7") $(be16 "$9") "$1" 00 01 00 \
+		$(le32 $((${up%%.*} + 1000))) $(le32 7) $(le32 12) \
+		$(le32 0) $(le32 0) $(le32 0) $(le32 0) $(le32 0)
+}
+read -r up _ </proc/uptime
+when "a flow is there, with both halves"
+then_ok "one by the client's packets" ct_put 04 10.0.0.1 40000 10.96.0.1 80 192.168.0.1 1024 10.1.0.9 8080
+then_ok "one by the answers" ct_put 05 10.1.0.9 8080 192.168.0.1 1024 10.96.0.1 80 10.0.0.1 40000
+then_like "ct list shows them, columns in line" "$(patchbay_on node-a ct list flag=reply)" \
+	'service  *tcp  *10.1.0.9:8080  *192.168.0.1:1024  *10.96.0.1:80  *10.0.0.1:40000  *established  *reply,snat  *[0-9]*  *7  *12'
+then_is "two entries" "$(patchbay_on node-a ct list -o json | jq length)" 2
+then_like "nat list shows one row" "$(patchbay_on node-a nat list)" \
+	'tcp  *10.0.0.1:40000  *10.96.0.1:80  *192.168.0.1:1024  *10.1.0.9:8080  *established'
+then_is "and only one" "$(patchbay_on node-a nat list address=10.0.0.1 frontend=7 -o json | jq length)" 1
+when "a flow is flushed by what only one half is"
+then_is "both halves go" "$(patchbay_on node-a ct flush flag=reply backend=12 -o json | jq .deleted)" 2
+then_is "nothing is left" "$(patchbay_on node-a ct list -o json | jq length)" 0
+then_like "status counts" "$(patchbay_on node-a status)" 'max_entries  *524288'
 
 begin strangers_are_refused
 chmod 0711 "$PB_TMP" "$PB_TMP/agents" "$(agent_dir node-a)"
@@ -210,6 +243,17 @@ when "the device is taken out again"
 cp "$PB_TMP/good.yaml" "$(config_of node-a)"
 hup node-a
 then_within "it is detached" 10 "! { $attached; }"
+when "the timeouts of flows change"
+ct_other() { patchbay_on node-a map dump core/pb_ct_settings -o json | jq -r '.[0].value.other'; }
+then_is "they were the defaults" "$(ct_other)" 60
+sed 's/devices: \[eth0\]/devices: [eth0]\n  conntrack: {other: 7, gc_interval: 5}/' "$PB_TMP/good.yaml" \
+	>"$(config_of node-a)"
+hup node-a
+then_within "programs are told" 10 '[ "$(ct_other)" = 7 ]'
+then_is "the clean-up follows too" "$(field "$(status node-a)" .conntrack.gc_interval_s)" 5
+cp "$PB_TMP/good.yaml" "$(config_of node-a)"
+hup node-a
+then_within "and back" 10 '[ "$(ct_other)" = 60 ]'
 when "a SIGHUP comes after two quiet seconds"
 agent_stop node-a
 start node-a

@@ -106,3 +106,29 @@ Test(node_addresses, an_address_on_the_host_side_of_a_pod_says_so_while_the_pod_
 	expect(&bed, "10.9.0.1", "cali1", 0);
 	bed_end(&bed);
 }
+
+Test(node_addresses, plugins_that_are_loaded_first_find_them_with_what_an_agent_before_knew)
+{
+	struct pb_err err = {0};
+	struct bed bed;
+
+	/* given: a pod that an agent before hooked, and a device */
+	bed_setup(&bed);
+	bed_stop(&bed);
+	uint32_t ifindex = veth("cali1");
+
+	sh("ip addr add 10.9.0.1/32 dev cali1");
+	sh("ip tuntap add up1 mode tap && ip addr add 10.9.0.2/24 dev up1");
+	hooked[0].ifindex = ifindex;
+	/* when: the agent starts, then: all is there before the loop turns */
+	cr_assert_eq(pb_node_first_addresses(&bed.config, NULL, NULL, &err), 0, "%s", err.text);
+	cr_assert_not_null(host_addr("10.9.0.1", "cali1"));
+	cr_expect_eq(host_addr("10.9.0.1", "cali1")->flags, PB_NODE_ADDR_POD);
+	cr_assert_not_null(host_addr("10.9.0.2", "up1"));
+	cr_expect_eq(host_addr("10.9.0.2", "up1")->flags, PB_NODE_ADDR_DEVICE);
+	/* when: no such pod is listed, then: the interface is nobody's */
+	bed_start(&bed);
+	synced();
+	expect(&bed, "10.9.0.1", "cali1", 0);
+	bed_end(&bed);
+}

@@ -70,6 +70,20 @@ struct listener {
 
 static const struct pb_cidr lan = {.family = 4, .bits = 8, .addr.bytes = {10}};
 
+static void register_objects(struct pb_ctx *ctx)
+{
+	struct pb_map_opts map = {.size = sizeof(map),
+				  .name = "owner__words",
+				  .flags = PB_MAP_BORROWED};
+	struct pb_bpf_object object = {
+		.size = sizeof(object), .name = "reader", .elf = "", .maps = &map, .n_maps = 1};
+
+	cr_expect_eq(ctx->host->bpf_object(ctx, &object), 0, "a borrowed map is only recorded");
+	object.name = "wrong";
+	map.flags = 1U << 7;
+	cr_expect_eq(ctx->host->bpf_object(ctx, &object), -EINVAL);
+}
+
 static int prepare(struct pb_ctx *ctx)
 {
 	struct listener *self = calloc(1, sizeof(*self));
@@ -79,6 +93,7 @@ static int prepare(struct pb_ctx *ctx)
 
 	cr_assert_not_null(self);
 	ctx->self = self;
+	register_objects(ctx);
 	cr_expect_eq(open_watch(ctx), -EPERM, "nothing may be watched by hand yet");
 	cr_assert_eq(ctx->host->map(ctx, "words", &self->words), 0);
 	cr_assert_eq(ctx->host->map(ctx, "plain", &self->plain), 0);

@@ -3,45 +3,11 @@
  * The node that has the frontend, packet by packet: what is taken over, what it looks like on the
  * wire, and what is left to SNAT unchanged. Slot kpr's findings are given, not computed.
  */
-#include "cases.h"
-
-#define DEV PB_HOOK_DEV_INGRESS
-
-static struct packet out;
-
-/* The packet goes on to kpr-nat as it came, and nothing is remembered. */
-static void left_alone(const struct packet_spec *spec)
-{
-	unsigned before = node_entries(&node);
-
-	CHECK_NUMBER(run_spec(DEV, spec, &out), PASS);
-	CHECK_PACKET(&out, spec);
-	CHECK_NUMBER(node_entries(&node), before);
-}
-
-/* It leaves for the backend with `options` in front of whatever it had. */
-static void sent(const struct packet_spec *in, const char *options)
-{
-	struct packet_spec should = to_backend(*in);
-	static const uint8_t neighbour[6] = {2, 0, 0, 0, 0, 3};
-
-	should.ttl = 63;
-	should.options = options;
-	should.vlan[0] = 0;
-	CHECK_NUMBER(run_spec(DEV, in, &out), SENT);
-	CHECK_PACKET(&out, &should);
-	CHECK(memcmp(out.data, neighbour, 6) == 0);
-}
-
-static void new_flow(const struct node_service *s)
-{
-	node_service(&node, s);
-	node_flow(&node, s, PB_SVC_FLOW_NEW, 0);
-}
+#include "leave.h"
 
 /* ---- what is taken over ---- */
 
-static void D4_a_SYN_carries_the_frontend(void)
+static void D4_D26_a_SYN_carries_the_frontend(void)
 {
 	struct packet_spec in = tcp(PACKET_SYN);
 	struct pb_ct ct = {0};
@@ -301,174 +267,6 @@ static void no_Service_no_change(void)
 	left_alone(&in);
 }
 
-/* ---- room and sizes ---- */
-
-static void D10_36_bytes_of_options_leave_no_room(void)
-{
-	struct packet_spec in = tcp(PACKET_SYN);
-
-	in.options = "010101010101010101010101010101010101010101010101010101010101010101010101";
-	new_flow(&web);
-	CHECK_NUMBER(run_spec(DEV, &in, &out), DROP);
-	CHECK_NUMBER(node_drops(&node, DEV, PB_REASON_INVALID_HEADER), 1);
-	CHECK_NUMBER(node_stats(&node).no_space, 1);
-	CHECK_NUMBER(node_entries(&node), 0);
-	/* 32 fit. */
-	in.options = "0101010101010101010101010101010101010101010101010101010101010101";
-	sent(&in, OPTION "0101010101010101010101010101010101010101010101010101010101010101");
-}
-
-static void D11_other_options_stay_behind_it(void)
-{
-	struct packet_spec in = tcp(PACKET_SYN);
-
-	in.options = "94040000";
-	new_flow(&web);
-	sent(&in, OPTION "94040000");
-}
-
-/* The answer comes from the frontend and quotes what the client sent. */
-static void too_big(const struct packet_spec *in, uint32_t mtu)
-{
-	static struct packet sent_by_client;
-	struct packet_view view;
-	const char *why;
-
-	CHECK_NUMBER(run_spec(DEV, in, &out), SENT);
-	why = packet_check(&out);
-	CHECK(!why);
-	why = packet_read(&out, &view);
-	CHECK(!why && view.has_quote);
-	packet_build(&sent_by_client, in);
-	CHECK(strcmp(view.ip.src, in->dst) == 0);
-	CHECK(strcmp(view.ip.dst, in->src) == 0);
-	CHECK_NUMBER(view.ip.icmp_type, view.ip.family == 4 ? 3 : 2);
-	CHECK_NUMBER(view.ip.icmp_code, view.ip.family == 4 ? 4 : 0);
-	CHECK_NUMBER(view.ip.icmp_rest, mtu);
-	CHECK_NUMBER(view.quote.dport, 443);
-	CHECK(strcmp(view.quote.dst, in->dst) == 0);
-	CHECK(memcmp(out.data + view.quote.l3_off, sent_by_client.data + 14,
-		     out.len - view.quote.l3_off) == 0);
-	CHECK_NUMBER(node_drops(&node, DEV, PB_REASON_FRAG_NEEDED), 1);
-	CHECK_NUMBER(node_stats(&node).mtu, 1);
-	CHECK_NUMBER(node_entries(&node), 0);
-}
-
-static void D15_1496_bytes_are_answered_with_an_MTU_of_1492(void)
-{
-	struct packet_spec in = udp(1496 - 28);
-
-	in.df = true;
-	new_flow(&dns);
-	too_big(&in, 1492);
-}
-
-static void D15_without_DF_it_is_answered_too(void)
-{
-	struct packet_spec in = udp(1493 - 28);
-
-	new_flow(&dns);
-	too_big(&in, 1492);
-}
-
-static void D15_IPv6_is_answered_with_an_MTU_of_1476(void)
-{
-	struct packet_spec in = tcp6(PACKET_SYN);
-
-	in.payload_len = 1477 - 60;
-	new_flow(&web6);
-	too_big(&in, 1476);
-}
-
-static void D16_1492_bytes_pass(void)
-{
-	struct packet_spec in = udp(1492 - 28);
-
-	new_flow(&dns);
-	sent(&in, OPTION);
-	CHECK_NUMBER(out.len, 14 + 1500);
-}
-
-static void D35_a_SYN_with_data_near_the_MSS_is_answered(void)
-{
-	struct packet_spec in = tcp(PACKET_SYN);
-
-	in.payload_len = 1460;
-	new_flow(&web);
-	too_big(&in, 1492);
-}
-
-static void D17_the_first_fragment_carries_it_the_others_dont(void)
-{
-	struct packet_spec in = udp(2000), should = to_backend(in);
-	static struct packet whole, parts[2];
-	struct packet_view view;
-
-	packet_build(&whole, &in);
-	CHECK_NUMBER(packet_fragment(&whole, 1024, 1024, 77, parts, 2), 2);
-	new_flow(&dns);
-	CHECK_NUMBER(node_run(&node, DEV, &parts[0], &out), SENT);
-	CHECK(packet_check(&out) == NULL && packet_read(&out, &view) == NULL);
-	CHECK(strcmp(view.ip.dst, should.dst) == 0 && view.ip.dport == should.dport);
-	CHECK(view.ip.fragment && view.ip.more && view.ip.id == 77);
-	CHECK_NUMBER(view.ip.header_len, 28);
-	node_flow(&node, &dns, PB_SVC_FLOW_KNOWN, 0);
-	CHECK_NUMBER(node_run(&node, DEV, &parts[1], &out), PASS);
-	CHECK(packet_diff(&out, &parts[1]) == NULL);
-	node_flow(&node, &dns, PB_SVC_FLOW_NEW, 0);
-	CHECK_NUMBER(node_run(&node, DEV, &parts[1], &out), PASS);
-	CHECK(packet_diff(&out, &parts[1]) == NULL);
-}
-
-static void D31_the_last_hop_is_answered_by_this_node(void)
-{
-	struct packet_spec in = tcp(PACKET_SYN);
-	struct packet_view view;
-
-	in.ttl = 1;
-	new_flow(&web);
-	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
-	CHECK(packet_check(&out) == NULL && packet_read(&out, &view) == NULL);
-	CHECK_NUMBER(view.ip.icmp_type, 11);
-	CHECK(strcmp(view.ip.src, "172.18.0.2") == 0 && strcmp(view.ip.dst, CLIENT) == 0);
-	CHECK(view.has_quote && strcmp(view.quote.dst, VIP) == 0 && view.quote.dport == 443);
-	CHECK_NUMBER(node_drops(&node, DEV, PB_REASON_TTL_EXCEEDED), 1);
-	CHECK_NUMBER(node_entries(&node), 0);
-	in.ttl = 2;
-	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
-	CHECK(packet_read(&out, &view) == NULL && view.ip.ttl == 1);
-}
-
-static void D42_a_VLAN_tag_counts_for_nothing_and_stays_behind(void)
-{
-	struct packet_spec in = tcp(PACKET_SYN);
-
-	in.vlan[0] = 42;
-	new_flow(&web);
-	sent(&in, OPTION);
-	in = udp(1492 - 28);
-	in.vlan[0] = 42;
-	new_flow(&dns);
-	sent(&in, OPTION);
-	in = udp(1493 - 28);
-	in.sport++;
-	in.vlan[0] = 42;
-	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
-	CHECK_NUMBER(node_stats(&node).mtu, 1);
-}
-
-static void a_backend_without_a_route_drops_and_remembers_nothing(void)
-{
-	struct node_service s = web;
-	struct packet_spec in = tcp(PACKET_SYN);
-
-	s.backends[0] = "203.0.113.9";
-	new_flow(&s);
-	CHECK_NUMBER(run_spec(DEV, &in, &out), DROP);
-	CHECK_NUMBER(node_drops(&node, DEV, PB_REASON_NO_FIB), 1);
-	CHECK_NUMBER(node_entries(&node), 0);
-}
-
 int main(void)
 {
 	static const struct node_config hybrid = {.mode = DSR_MODE_HYBRID};
@@ -476,7 +274,7 @@ int main(void)
 
 	if (!may_run())
 		return 0;
-	CASE(D4_a_SYN_carries_the_frontend);
+	CASE(D4_D26_a_SYN_carries_the_frontend);
 	CASE(D5_a_SYN_again_carries_it_again);
 	CASE(D6_D41_later_packets_carry_nothing_and_are_kpr_nats);
 	CASE(D7_a_SYN_ACK_that_opens_nothing_is_left_alone);
@@ -495,16 +293,5 @@ int main(void)
 	CASE(D44_a_node_as_client_is_left_to_SNAT);
 	CASE(a_pool_that_nobody_could_search_is_left_to_SNAT);
 	CASE(no_Service_no_change);
-	CASE(D10_36_bytes_of_options_leave_no_room);
-	CASE(D11_other_options_stay_behind_it);
-	CASE(D15_1496_bytes_are_answered_with_an_MTU_of_1492);
-	CASE(D15_without_DF_it_is_answered_too);
-	CASE(D15_IPv6_is_answered_with_an_MTU_of_1476);
-	CASE(D16_1492_bytes_pass);
-	CASE(D35_a_SYN_with_data_near_the_MSS_is_answered);
-	CASE(D17_the_first_fragment_carries_it_the_others_dont);
-	CASE(D31_the_last_hop_is_answered_by_this_node);
-	CASE(D42_a_VLAN_tag_counts_for_nothing_and_stays_behind);
-	CASE(a_backend_without_a_route_drops_and_remembers_nothing);
 	return finish();
 }
