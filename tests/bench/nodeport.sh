@@ -53,24 +53,21 @@ np_add_routing() {
 
 # np_manifests VARIANT SERVICES: the last service is a NodePort.
 np_manifests() {
-	local dir=$PB_TMP/np-manifests/$1
+	local dir=$PB_TMP/np-manifests/$1 node
 
 	make_services "$dir" "$2" 10 "$(np_prefix "$1")"
 	sed -i "/\"name\":\"s$2\",/{s/\"type\":\"ClusterIP\"/\"type\":\"NodePort\"/;s/\"port\":80,/\"port\":80,\"nodePort\":$np_port,/}" \
 		"$dir"/services-*.json
-	cat >"$dir/cluster.yaml" <<-END
-		apiVersion: v1
-		kind: Node
-		metadata: {name: $1, uid: $1}
-		status: {addresses: [{type: InternalIP, address: $(node_ip4 "$1")}]}
-		---
-		apiVersion: v1
-		kind: Node
-		metadata: {name: $1-b, uid: $1-b}
-		status: {addresses: [{type: InternalIP, address: $(node_ip4 "$1-b")}]}
-		---
-		$(pod_manifest "$1-b" "s_$1" | sed 's/^\t*//; 1!s/^/\t\t/')
-	END
+	for node in "$1" "$1-b"; do
+		cat <<-END
+			apiVersion: v1
+			kind: Node
+			metadata: {name: $node, uid: $node}
+			status: {addresses: [{type: InternalIP, address: $(node_ip4 "$node")}]}
+			---
+		END
+	done >"$dir/cluster.yaml"
+	pod_manifest "$1-b" "s_$1" >>"$dir/cluster.yaml"
 }
 
 # np_add_kpr VARIANT SERVICES PLUGINS NODE...: agents on these nodes.
