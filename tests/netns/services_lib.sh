@@ -156,6 +156,8 @@ cluster_add() {
 	node_add node-a
 	node_add node-b
 	outside_add
+	# Every refused datagram is to be told: the kernel would limit its ICMP errors.
+	for node in "${nodes[@]}" outside; do sysctl_in "$node" net.ipv4.icmp_ratemask=0; done
 	for pod; do
 		node=${pod#*@}
 		pod=${pod%@*}

@@ -953,7 +953,8 @@ static const struct {
 	{"{\"service_max\":1}",
 	 "service_max: no such key; known are services_max, backends_max, fail_open, "
 	 "service_proxy_name, node_port, external_ips, host_ports, load_balancer, "
-	 "cluster_ip_external, socket_lb, algorithm and loopback_address"},
+	 "cluster_ip_external, socket_lb, algorithm, loopback_address, health_check_node_port and "
+	 "healthz_bind"},
 	{"{\"services_max\":0}", "services_max: must be a whole number from 1 to 1048576"},
 	{"{\"backends_max\":\"many\"}", "backends_max: must be a whole number from 1 to 16777216"},
 	{"{\"fail_open\":\"a/b\"}", "fail_open: must be a list of NAMESPACE/NAME"},
