@@ -26,13 +26,14 @@ static int write_settings(struct pb_ctx *ctx)
 				    .node_port_min = c->node_port_min,
 				    .node_port_max = c->node_port_max,
 				    .snat_min = (uint16_t)(c->node_port_max + 1),
-				    .snat_max = 65535};
+				    .snat_max = 65535,
+				    .maglev_size = c->maglev_size};
 	union pb_addr addr;
 
 	s.flags = (c->cluster_ip_external ? PB_SVC_SET_EXTERNAL_CLUSTER_IP : 0) |
-		  (c->bind_protection ? PB_SVC_SET_BIND_PROTECTION : 0) |
+		  (kpr->can.bind_protection ? PB_SVC_SET_BIND_PROTECTION : 0) |
 		  (c->host_sockets_only ? PB_SVC_SET_HOST_SOCKETS_ONLY : 0) |
-		  (c->node_ports ? PB_SVC_SET_NODE_PORT : 0);
+		  (kpr->can.north_south ? PB_SVC_SET_NODE_PORT : 0);
 	if (kpr_nodes_primary(&kpr->nodes, 4, &addr))
 		s.node4 = addr.v4;
 	if (kpr_nodes_primary(&kpr->nodes, 6, &addr))
@@ -49,10 +50,13 @@ static void report(struct pb_ctx *ctx)
 	h->metric_set(ctx, kpr->metric_frontends, kpr->maps.stats.frontends);
 	h->metric_set(ctx, kpr->metric_backends, kpr->maps.store.ids.used);
 	h->metric_set(ctx, kpr->metric_slots, kpr->maps.store.ranges.used);
-	h->metric_set(ctx, kpr->metric_writes, kpr->maps.stats.writes + kpr->maps.store.stores);
+	h->metric_set(ctx, kpr->metric_writes,
+		      kpr->maps.stats.writes + kpr->maps.store.stores + kpr->maps.tables.stores);
 	h->metric_set(ctx, kpr->metric_touched, kpr->maps.store.touched);
 	h->metric_set(ctx, kpr->metric_errors, kpr->maps.stats.errors);
 	h->metric_set(ctx, kpr->metric_failing, kpr->maps.stats.failing);
+	h->metric_set(ctx, kpr->metric_tables, kpr->maps.tables.n_used);
+	h->metric_set(ctx, kpr->metric_builds, kpr->maps.tables.builds);
 }
 
 static void on_timer(struct pb_ctx *ctx, void *arg);
@@ -94,7 +98,8 @@ static int use_maps(struct pb_ctx *ctx)
 
 	if (kpr->maps_ready)
 		return 0;
-	rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, &kpr->handles);
+	rc = kpr_maps_init(&kpr->maps, ctx, &kpr->model, &kpr->handles, kpr->config.maglev_size,
+			   kpr->config.maglev_seed);
 	if (rc < 0)
 		kpr_maps_free(&kpr->maps);
 	kpr->maps_ready = rc == 0;
@@ -166,6 +171,8 @@ static int declare_metrics(struct pb_ctx *ctx)
 		{"map_errors", "Failed writes of this generation", &kpr->metric_errors},
 		{"failing", "Services that can't be written and wait for a retry",
 		 &kpr->metric_failing},
+		{"maglev_tables", "Maglev tables in use", &kpr->metric_tables},
+		{"maglev_builds", "Maglev tables built by this generation", &kpr->metric_builds},
 	};
 	int rc = 0;
 
@@ -178,25 +185,37 @@ static int declare_metrics(struct pb_ctx *ctx)
 static int declare(struct pb_ctx *ctx)
 {
 	const struct pb_host *h = ctx->host;
-	struct pb_command list = {.size = sizeof(list),
-				  .name = "service list",
-				  .usage = "[NAMESPACE] [--type TYPE]",
-				  .help = "Services and their frontends",
-				  .fn = kpr_report_services};
-	struct pb_command show = {.size = sizeof(show),
-				  .name = "service show",
-				  .usage = "NAMESPACE/NAME",
-				  .help = "backends of one Service",
-				  .fn = kpr_report_service};
+	static const struct pb_command commands[] = {
+		{.name = "service list",
+		 .usage = "[NAMESPACE] [--type TYPE]",
+		 .help = "Services and their frontends",
+		 .fn = kpr_report_services},
+		{.name = "service show",
+		 .usage = "NAMESPACE/NAME",
+		 .help = "backends of one Service",
+		 .fn = kpr_report_service},
+		{.name = "service status",
+		 .usage = "",
+		 .help = "what of kube-proxy's work is done here, and what the kernel has for it",
+		 .fn = kpr_report_status},
+		{.name = "lb maglev",
+		 .usage = "[NAMESPACE/NAME]",
+		 .help = "Maglev tables, or the share of each backend of a Service",
+		 .fn = kpr_report_maglev},
+	};
 	int rc = kpr_datapath_declare(ctx);
 
 	if (rc == 0)
 		rc = declare_metrics(ctx);
 	if (rc == 0)
 		rc = kpr_inputs_declare(ctx);
-	if (rc == 0)
-		rc = h->command(ctx, &list);
-	return rc < 0 ? rc : h->command(ctx, &show);
+	for (size_t i = 0; rc == 0 && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		struct pb_command command = commands[i];
+
+		command.size = sizeof(command);
+		rc = h->command(ctx, &command);
+	}
+	return rc;
 }
 
 static void kpr_stop(struct pb_ctx *ctx)
@@ -225,10 +244,12 @@ static void init_model(struct pb_ctx *ctx)
 	const struct kpr_model_opts opts = {.proxy_name = c->proxy_name,
 					    .fail_open = (const char *const *)c->fail_open,
 					    .node = ctx->host->node_name(ctx),
-					    .node_ports = c->node_ports,
-					    .external_ips = c->external_ips,
-					    .load_balancer = c->load_balancer,
-					    .host_ports = c->host_ports,
+					    .node_ports = kpr->can.node_ports,
+					    .external_ips = kpr->can.others && c->external_ips,
+					    .load_balancer = kpr->can.others && c->load_balancer,
+					    .host_ports = kpr->can.others && c->host_ports,
+					    .maglev = c->maglev,
+					    .cluster_ip_external = c->cluster_ip_external,
 					    .node_port_min = c->node_port_min,
 					    .node_port_max = c->node_port_max,
 					    .warn = kpr_warn,
@@ -249,6 +270,8 @@ static int kpr_prepare(struct pb_ctx *ctx)
 		return -ENOMEM;
 	ctx->self = kpr;
 	rc = kpr_config_parse(ctx, &kpr->config);
+	if (rc == 0)
+		rc = kpr_find_out(ctx);
 	if (rc == 0) {
 		init_model(ctx);
 		rc = declare(ctx);

@@ -7,6 +7,7 @@
 
 #include "kpr_health.h"
 #include "kpr_maps.h"
+#include "kpr_mode.h"
 #include "kpr_model.h"
 #include "kpr_nodes.h"
 
@@ -28,6 +29,11 @@ struct kpr_config {
 	bool host_sockets_only;
 	bool maglev;
 	struct kpr_health_config health;
+	bool reserve_ports;
+	enum kpr_mode mode;
+	uint32_t maglev_size;
+	uint32_t maglev_tables;
+	uint8_t maglev_seed[KPR_MAGLEV_SEED_LEN];
 };
 
 struct kpr {
@@ -38,6 +44,8 @@ struct kpr {
 	struct kpr_health health;
 	struct kpr_handles handles;
 	struct pb_map *map_settings;
+	struct kpr_findings found;
+	struct kpr_abilities can;
 	uint32_t timer;
 	uint64_t timer_ms; /* its delay */
 	bool timer_runs;
@@ -54,6 +62,8 @@ struct kpr {
 	uint32_t metric_writes;
 	uint32_t metric_errors;
 	uint32_t metric_failing;
+	uint32_t metric_tables;
+	uint32_t metric_builds;
 	uint64_t host_netns;
 };
 
@@ -82,6 +92,14 @@ void kpr_warn(void *arg, const char *object, const char *text);
 /* The model changed: sees to it that the maps are written. rc < 0: `name` wasn't taken in. */
 void kpr_changed(struct pb_ctx *ctx, const char *name, int rc);
 
+/* In prepare(): asks the machine and decides what is on. On error host->fail() has said why. */
+int kpr_find_out(struct pb_ctx *ctx);
+/* `service status`. */
+int kpr_report_status(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
+		      struct pb_buf *out);
+/* `lb maglev [NAMESPACE/NAME]`. */
+int kpr_report_maglev(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
+		      struct pb_buf *out);
 /* `service list [NAMESPACE]`. */
 int kpr_report_services(struct pb_ctx *ctx, void *arg, const char *const *args, uint32_t n_args,
 			struct pb_buf *out);

@@ -14,6 +14,8 @@
 
 /* Fewer would be used up by a handful of clients. */
 #define SNAT_PORTS_MIN 1024
+/* 512 MiB with the default size of a table. */
+#define TABLES_MAX 4096
 
 static int parse_max(struct pb_ctx *ctx, const cJSON *item, uint32_t max, uint32_t *ret_value)
 {
@@ -155,6 +157,8 @@ static int parse_node_port(struct pb_ctx *ctx, const cJSON *item, struct kpr_con
 			rc = parse_bool(ctx, i, "node_port.", &config->node_ports);
 		else if (strcmp(i->string, "bind_protection") == 0)
 			rc = parse_bool(ctx, i, "node_port.", &config->bind_protection);
+		else if (strcmp(i->string, "reserve") == 0)
+			rc = parse_bool(ctx, i, "node_port.", &config->reserve_ports);
 		else if (strcmp(i->string, "range") == 0)
 			rc = parse_range(ctx, i, config);
 		else if (strcmp(i->string, "addresses") == 0)
@@ -162,13 +166,81 @@ static int parse_node_port(struct pb_ctx *ctx, const cJSON *item, struct kpr_con
 		else
 			rc = ctx->host->fail(ctx, -EINVAL,
 					     "node_port.%s: no such key; known are enabled, range, "
-					     "addresses and bind_protection",
+					     "addresses, reserve and bind_protection",
+					     i->string);
+	}
+	return rc;
+}
+
+/* ---- maglev ---- */
+
+static int parse_table_size(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	double value = cJSON_GetNumberValue(item);
+
+	if (!cJSON_IsNumber(item) || value < 1 || value > KPR_MAGLEV_SIZE_MAX ||
+	    value != (uint32_t)value || !kpr_maglev_size_ok((uint32_t)value))
+		return ctx->host->fail(ctx, -EINVAL, "maglev.table_size: must be one of %s",
+				       kpr_maglev_sizes());
+	config->maglev_size = (uint32_t)value;
+	return 0;
+}
+
+static int parse_seed(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	const char *text = cJSON_GetStringValue(item);
+
+	if (!text || kpr_maglev_seed(text, config->maglev_seed) < 0)
+		return ctx->host->fail(ctx, -EINVAL,
+				       "maglev.seed: must be 12 random bytes in base64, the same "
+				       "on all nodes (head -c12 /dev/urandom | base64 -w0)");
+	return 0;
+}
+
+static int parse_tables_max(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	double value = cJSON_GetNumberValue(item);
+
+	if (!cJSON_IsNumber(item) || value < 1 || value > TABLES_MAX || value != (uint32_t)value)
+		return ctx->host->fail(ctx, -EINVAL,
+				       "maglev.tables_max: must be a whole number from 1 to %u",
+				       TABLES_MAX);
+	config->maglev_tables = (uint32_t)value;
+	return 0;
+}
+
+static int parse_maglev(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	int rc = 0;
+
+	if (!cJSON_IsObject(item))
+		return ctx->host->fail(ctx, -EINVAL, "maglev: must be a mapping");
+	for (const cJSON *i = item->child; i && rc == 0; i = i->next) {
+		if (strcmp(i->string, "table_size") == 0)
+			rc = parse_table_size(ctx, i, config);
+		else if (strcmp(i->string, "seed") == 0)
+			rc = parse_seed(ctx, i, config);
+		else if (strcmp(i->string, "tables_max") == 0)
+			rc = parse_tables_max(ctx, i, config);
+		else
+			rc = ctx->host->fail(ctx, -EINVAL,
+					     "maglev.%s: no such key; known are table_size, seed "
+					     "and tables_max",
 					     i->string);
 	}
 	return rc;
 }
 
 /* ---- all keys ---- */
+
+static int parse_mode(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
+{
+	const char *text = cJSON_GetStringValue(item);
+
+	if (!text || kpr_mode_parse(text, &config->mode) < 0)
+		return ctx->host->fail(ctx, -EINVAL, "mode: must be strict, probe or disabled");
+	return 0;
+}
 
 static int parse_choice(struct pb_ctx *ctx, const cJSON *item, const char *no, const char *yes,
 			bool *ret_value)
@@ -256,13 +328,22 @@ static const struct {
 	const char *name;
 	int (*parse)(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config);
 } keys[] = {
-	{"services_max", parse_services_max},	  {"backends_max", parse_backends_max},
-	{"fail_open", parse_fail_open},		  {"service_proxy_name", parse_name},
-	{"node_port", parse_node_port},		  {"external_ips", parse_external_ips},
-	{"host_ports", parse_host_ports},	  {"load_balancer", parse_load_balancer},
-	{"cluster_ip_external", parse_external},  {"socket_lb", parse_socket_lb},
-	{"algorithm", parse_algorithm},		  {"loopback_address", parse_loopback},
-	{"health_check_node_port", parse_health}, {"healthz_bind", parse_healthz},
+	{"services_max", parse_services_max},
+	{"backends_max", parse_backends_max},
+	{"fail_open", parse_fail_open},
+	{"service_proxy_name", parse_name},
+	{"node_port", parse_node_port},
+	{"external_ips", parse_external_ips},
+	{"host_ports", parse_host_ports},
+	{"load_balancer", parse_load_balancer},
+	{"cluster_ip_external", parse_external},
+	{"socket_lb", parse_socket_lb},
+	{"algorithm", parse_algorithm},
+	{"loopback_address", parse_loopback},
+	{"maglev", parse_maglev},
+	{"mode", parse_mode},
+	{"health_check_node_port", parse_health},
+	{"healthz_bind", parse_healthz},
 };
 
 static int unknown_key(struct pb_ctx *ctx, const char *name)
@@ -298,7 +379,11 @@ static int set_defaults(struct kpr_config *config)
 				      .external_ips = true,
 				      .host_ports = true,
 				      .load_balancer = true,
+				      .reserve_ports = true,
+				      .maglev_size = KPR_MAGLEV_SIZE_DEFAULT,
+				      .maglev_tables = 64,
 				      .health.enabled = true};
+	kpr_maglev_seed(KPR_MAGLEV_SEED_DEFAULT, config->maglev_seed);
 	inet_pton(AF_INET, "169.254.42.1", &config->loopback4);
 	config->proxy_name = strdup("");
 	config->fail_open = calloc(2, sizeof(*config->fail_open));

@@ -37,7 +37,8 @@ int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object)
 		{.name = "kpr_services", .max_entries = kpr->config.services_max},
 		{.name = "kpr_slots", .max_entries = SLOTS_PER_BACKEND * kpr->config.backends_max},
 		{.name = "kpr_backends", .max_entries = kpr->config.backends_max},
-		{.name = "kpr_maglev"},
+		{.name = "kpr_maglev",
+		 .max_entries = kpr->config.maglev_tables * kpr->config.maglev_size},
 		{.name = "kpr_settings"},
 		{.name = "kpr_ranges4"},
 		{.name = "kpr_ranges6"},
@@ -65,6 +66,7 @@ int kpr_declare_object(struct pb_ctx *ctx, const struct kpr_object *object)
 
 static int declare_sockets(struct pb_ctx *ctx)
 {
+	const struct kpr *kpr = ctx->self;
 	const struct pb_map_opts reverse = {.size = sizeof(reverse),
 					    .schema = REVERSE_SCHEMA,
 					    .name = "kpr_reverse"};
@@ -74,6 +76,8 @@ static int declare_sockets(struct pb_ctx *ctx)
 	object.elf = kpr_bpf__elf_bytes(&object.elf_len);
 	rc = kpr_declare_object(ctx, &object);
 	for (size_t i = 0; rc == 0 && i < sizeof(hooks) / sizeof(hooks[0]); i++) {
+		bool peername = hooks[i].hook == PB_HOOK_GETPEERNAME4 ||
+				hooks[i].hook == PB_HOOK_GETPEERNAME6;
 		struct pb_slot slot = {.size = sizeof(slot),
 				       .hook = hooks[i].hook,
 				       .band = PB_BAND_SERVICE,
@@ -81,7 +85,8 @@ static int declare_sockets(struct pb_ctx *ctx)
 				       .object = "kpr",
 				       .program = hooks[i].program};
 
-		rc = ctx->host->slot(ctx, &slot);
+		if (!peername || kpr->can.getpeername)
+			rc = ctx->host->slot(ctx, &slot);
 	}
 	return rc;
 }
@@ -132,6 +137,7 @@ int kpr_datapath_declare(struct pb_ctx *ctx)
 		{"kpr_services", &kpr->handles.services}, {"kpr_slots", &kpr->handles.slots},
 		{"kpr_backends", &kpr->handles.backends}, {"kpr_ranges4", &kpr->handles.ranges4},
 		{"kpr_ranges6", &kpr->handles.ranges6},	  {"kpr_settings", &kpr->map_settings},
+		{"kpr_maglev", &kpr->handles.maglev},
 	};
 	int rc = declare_sockets(ctx);
 

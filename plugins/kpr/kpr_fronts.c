@@ -14,6 +14,7 @@
 #define AFFINITY_DEFAULT_S 10800
 #define ANNOTATION_TYPE "service.cilium.io/type"
 #define ANNOTATION_MODE "service.cilium.io/forwarding-mode"
+#define ANNOTATION_ALGORITHM "service.cilium.io/lb-algorithm"
 #define ALL_KINDS (~0U)
 
 /* ---- what an object says ---- */
@@ -97,6 +98,25 @@ static uint32_t mode_flags(const struct pb_kube_service *obj)
 	return mode && strcmp(mode, "snat") == 0 ? PB_SVC_USE_SNAT : 0;
 }
 
+/* 1: maglev, 0: random, -1: the annotation is there and says neither. */
+static int algorithm_of(const struct pb_kube_service *obj, bool by_default)
+{
+	const char *text = annotation(obj, ANNOTATION_ALGORITHM);
+
+	if (!text)
+		return by_default;
+	if (strcmp(text, "maglev") == 0)
+		return 1;
+	return strcmp(text, "random") == 0 ? 0 : -1;
+}
+
+static bool wants_maglev(const struct kpr_model *m, const struct pb_kube_service *obj)
+{
+	int algorithm = algorithm_of(obj, m->opts.maglev);
+
+	return algorithm < 0 ? m->opts.maglev : algorithm == 1;
+}
+
 /* ---- warnings ---- */
 
 struct warnings {
@@ -156,6 +176,9 @@ void kpr_fronts_warnings(const struct kpr_model *m, const struct pb_kube_service
 	if (mode && mode_flags(obj) == 0)
 		add_warning(&w,
 			    "annotation " ANNOTATION_MODE " is ignored: it must be dsr or snat");
+	if (algorithm_of(obj, false) < 0)
+		add_warning(&w, "annotation " ANNOTATION_ALGORITHM
+				" is ignored: it must be random or maglev");
 	if ((obj->flags & PB_SERVICE_AFFINITY_CLIENT_IP) &&
 	    kpr_fronts_affinity(obj) != obj->affinity_seconds)
 		add_warning(&w, "sessionAffinityConfig.clientIP.timeoutSeconds must be 1 to 86400: "
@@ -175,6 +198,7 @@ struct walk {
 	uint32_t kind;
 	uint32_t flags;
 	bool at_node;
+	bool maglev; /* of this kind, where packets come from outside */
 	int rc;
 };
 
@@ -198,6 +222,8 @@ static void tell(struct walk *w, struct kpr_wish *wish, uint32_t scope, bool loc
 	wish->local = local;
 	wish->flags = flags | (local ? PB_SVC_LOCAL : 0);
 	wish->outside = scope == PB_SVC_SCOPE_EXT || !(flags & PB_SVC_SPLIT);
+	if (w->maglev && wish->outside)
+		wish->flags |= PB_SVC_MAGLEV;
 	w->rc = w->fn(w->arg, wish);
 }
 
@@ -236,6 +262,10 @@ static void walk_kind(struct walk *w, uint32_t kind, uint32_t flags)
 	w->kind = kind;
 	w->at_node = kind == PB_SVC_NODE_PORT || kind == PB_SVC_HOST_PORT;
 	w->flags = flags | (kind == PB_SVC_CLUSTER_IP ? 0 : mode_flags(w->obj));
+	/* A HostPort has one backend. */
+	w->maglev = kind != PB_SVC_HOST_PORT &&
+		    (kind != PB_SVC_CLUSTER_IP || w->m->opts.cluster_ip_external) &&
+		    wants_maglev(w->m, w->obj);
 }
 
 static void walk_ports(struct walk *w, const struct pb_kube_addr *ip)

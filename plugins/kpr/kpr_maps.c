@@ -53,8 +53,35 @@ static int map_array(struct pb_ctx *ctx, struct pb_map *map, uint32_t value_size
 	return rc;
 }
 
+static void say_uneven(void *arg, const struct kpr_pool *pool, uint32_t backends)
+{
+	const struct kpr_maps *w = arg;
+
+	w->ctx->host->log(
+		w->ctx, PB_LOG_WARN,
+		"Service %s: %u backends are many for a Maglev table of %u elements: their "
+		"shares are uneven and more flows move with a change (raise "
+		"maglev.table_size)",
+		pool->port ? kpr_port_svc(pool->port)->key : "?", backends, w->tables.opts.size);
+}
+
+static int init_tables(struct kpr_maps *w, struct pb_map *map, uint32_t size, const uint8_t *seed)
+{
+	struct kpr_tables_opts opts = {.size = size,
+				       .now_ns = w->ctx->host->now_ns,
+				       .uneven = say_uneven,
+				       .arg = w};
+	void *memory = NULL;
+	uint32_t n = 0;
+	int rc = map_array(w->ctx, map, sizeof(struct pb_svc_slot), &memory, &n);
+
+	memcpy(opts.seed, seed, sizeof(opts.seed));
+	return rc < 0 ? rc : kpr_tables_init(&w->tables, &opts, &w->store, memory, n);
+}
+
 int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
-		  const struct kpr_handles *handles)
+		  const struct kpr_handles *handles, uint32_t maglev_size,
+		  const uint8_t maglev_seed[KPR_MAGLEV_SEED_LEN])
 {
 	struct pb_map_info info = {.size = sizeof(info)};
 	void *slot_memory = NULL, *backend_memory = NULL;
@@ -78,6 +105,8 @@ int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *mode
 			       &backend_memory, &n_backends);
 	if (rc == 0)
 		rc = kpr_store_init(&w->store, slot_memory, n_slots, backend_memory, n_backends);
+	if (rc == 0)
+		rc = init_tables(w, handles->maglev, maglev_size, maglev_seed);
 	/* Without entropy, early at boot, the clock has to do. */
 	if (rc == 0 && getrandom(&w->store.seed, sizeof(w->store.seed), GRND_NONBLOCK) < 0)
 		w->store.seed = now_ns(w);
@@ -97,6 +126,7 @@ static void forget_found(struct kpr_maps *w)
 void kpr_maps_free(struct kpr_maps *w)
 {
 	forget_found(w);
+	kpr_tables_free(&w->tables);
 	kpr_store_free(&w->store);
 	kpr_sources_free(&w->sources);
 	kpr_scratch_free(&w->scratch);
@@ -159,6 +189,9 @@ static int adopt_one(struct kpr_maps *w)
 	rc = kpr_model_adopt(w->model, &w->adopt_at, &value, pool);
 	if (rc == 0 && pool)
 		kpr_pool_ref(pool);
+	/* A frontend whose table is another one now is written anew. */
+	if (rc == 0 && pool && value.flags & PB_SVC_MAGLEV)
+		kpr_tables_adopt(&w->tables, pool, value.maglev);
 	if (rc == 0 && sources) {
 		kpr_sources_ref(sources);
 		kpr_model_front(w->model, &w->adopt_at)->sources = sources;
@@ -453,10 +486,42 @@ static void free_unwanted(struct kpr_maps *w)
 	}
 }
 
+/* A table is free again: those that found none are planned anew. */
+static void retry_tables(struct kpr_maps *w)
+{
+	struct kpr_svc *svc;
+	struct kpr_port *port;
+
+	if (!kpr_tables_room_again(&w->tables))
+		return;
+	for (svc = w->model->svcs; svc; svc = svc->hh.next)
+		LL_FOREACH (svc->ports, port)
+			if (svc->obj && port->maglev && port->pool && !port->pool->table)
+				kpr_model_dirty(w->model, svc);
+}
+
+static void report_tables(struct kpr_maps *w)
+{
+	if (!w->tables_said || w->tables.refused)
+		return;
+	w->ctx->host->log(w->ctx, PB_LOG_INFO, "all Services have their Maglev tables again");
+	w->tables_said = false;
+}
+
+static uint64_t until_retry(const struct kpr_maps *w)
+{
+	uint64_t now = now_ns(w);
+
+	if (w->retry_ns == UINT64_MAX)
+		return UINT64_MAX;
+	return w->retry_ns > now ? w->retry_ns - now : 0;
+}
+
 uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 {
 	uint64_t now = now_ns(w);
 	uint64_t end_ns = turn_ns > UINT64_MAX - now ? UINT64_MAX : now + turn_ns;
+	uint64_t tables_ns, retry_ns;
 	struct kpr_svc *svc;
 
 	free_unwanted(w);
@@ -469,19 +534,23 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 	w->delete_failed = false;
 	delete_gone(w, end_ns, PB_SVC_SCOPE_INT);
 	retry_failed(w);
+	retry_tables(w);
 	while (now_ns(w) < end_ns && (svc = kpr_model_next_dirty(w->model))) {
 		kpr_plan(w, svc);
 		if (w->n_items >= BATCH_ITEMS)
 			commit(w);
 	}
+	/* A new frontend finds its table in place if time allows. */
+	tables_ns = kpr_tables_run(&w->tables, end_ns);
 	commit(w);
 	if (!w->model->dirty) {
 		delete_gone(w, end_ns, PB_SVC_SCOPE_EXT);
 		kpr_store_unnamed(&w->store, now_ns(w));
 	}
-	now = now_ns(w);
 	if (w->model->dirty || (w->model->gone && !w->delete_failed))
 		return 0;
 	report_room(w);
-	return w->retry_ns == UINT64_MAX ? UINT64_MAX : w->retry_ns > now ? w->retry_ns - now : 0;
+	report_tables(w);
+	retry_ns = until_retry(w);
+	return tables_ns < retry_ns ? tables_ns : retry_ns;
 }

@@ -15,6 +15,7 @@
 #include "kpr_model.h"
 #include "kpr_pools.h"
 #include "kpr_sources.h"
+#include "kpr_tables.h"
 
 #define KPR_RETRY_MS 1000
 #define KPR_RETRY_MAX_MS 30000
@@ -72,6 +73,8 @@ struct kpr_maps {
 	struct pb_map *services;
 	struct kpr_store store;
 	struct kpr_source_maps sources;
+	struct kpr_tables tables;
+	bool tables_said; /* that there is no room, once until there is */
 	uint32_t services_max;
 	uint32_t next_id;
 	struct kpr_stats stats;
@@ -101,6 +104,7 @@ struct kpr_handles {
 	struct pb_map *backends;
 	struct pb_map *ranges4;
 	struct pb_map *ranges6;
+	struct pb_map *maglev;
 };
 
 /*
@@ -108,7 +112,8 @@ struct kpr_handles {
  * them. Free with kpr_maps_free() in any case, behind the model.
  */
 int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *model,
-		  const struct kpr_handles *handles);
+		  const struct kpr_handles *handles, uint32_t maglev_size,
+		  const uint8_t maglev_seed[KPR_MAGLEV_SEED_LEN]);
 void kpr_maps_free(struct kpr_maps *w);
 
 /*

@@ -107,6 +107,8 @@ struct kpr_model_opts {
 	bool external_ips;
 	bool load_balancer;
 	bool host_ports;
+	bool maglev; /* for Services that don't say */
+	bool cluster_ip_external;
 	uint16_t node_port_min;
 	uint16_t node_port_max;
 	/* Something about an object is wrong: said once as long as it is the same. NULL: nobody. */

@@ -57,6 +57,11 @@ uint16_t kpr_port_number(const struct kpr_port *port)
 	return id_of(port).number;
 }
 
+struct kpr_svc *kpr_port_svc(const struct kpr_port *port)
+{
+	return id_of(port).svc;
+}
+
 const char *kpr_port_name(const struct kpr_port *port)
 {
 	return port->key + sizeof(struct kpr_port_id);

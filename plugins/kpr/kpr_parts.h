@@ -56,6 +56,7 @@ struct kpr_port {
 	uint32_t round;
 	uint16_t key_len;
 	bool outside; /* packets from outside of the node reach it */
+	bool maglev;  /* some of its frontends are to have a table */
 	bool synced;  /* the pool is what the parts say, but for the changes noted since */
 	char key[];   /* struct kpr_port_id and the port name */
 };
@@ -85,6 +86,7 @@ bool kpr_port_local(const struct kpr_port *port);
 /* SCTP: the only port that a backend may have. 0: any. */
 uint16_t kpr_port_number(const struct kpr_port *port);
 const char *kpr_port_name(const struct kpr_port *port);
+struct kpr_svc *kpr_port_svc(const struct kpr_port *port);
 /* Which of its backends are to be used now: a bit for each enum kpr_use. */
 uint32_t kpr_port_mask(const struct kpr_port *port);
 /* The port of a Service, made if there is none. NULL without memory. */

@@ -343,6 +343,7 @@ static void apply_updates(struct kpr_maps *w)
 		add += u->n_add;
 		remove += u->n_remove;
 		kpr_update_apply(&w->store, u);
+		kpr_tables_touch(&w->tables, u->pool);
 	}
 	s->n_updates = 0;
 	if (s->cap_adds > SCRATCH_KEEP || s->cap_removes > SCRATCH_KEEP)
@@ -373,6 +374,11 @@ static struct pb_svc value_of(const struct kpr_maps *w, const struct kpr_claim *
 		value.count = pool->count;
 		value.room = pool->room;
 	}
+	if (pool && pool->table)
+		value.maglev =
+			claim->flags & PB_SVC_MAGLEV ? kpr_table_first(&w->tables, pool->table) : 0;
+	else
+		value.flags &= ~PB_SVC_MAGLEV;
 	return value;
 }
 
@@ -453,6 +459,41 @@ static int plan_sources(struct kpr_maps *w, struct kpr_svc *svc)
 	kpr_sources_unwanted(&w->sources, svc->sources, w->ctx->host->now_ns());
 	svc->sources = set;
 	return 0;
+}
+
+/* ---- Maglev ---- */
+
+static void no_table(struct kpr_maps *w, const struct kpr_svc *svc)
+{
+	if (!w->tables_said)
+		w->ctx->host->log(w->ctx, PB_LOG_WARN,
+				  "Service %s: no room for a Maglev table: its backends and those "
+				  "of Services that follow are chosen at random (raise "
+				  "maglev.tables_max; service list)",
+				  svc->key);
+	w->tables_said = true;
+}
+
+/* A table for each pool of which a frontend wants one, as long as there is room. */
+static void plan_tables(struct kpr_maps *w, struct kpr_svc *svc)
+{
+	struct kpr_port *port;
+	uint32_t first;
+
+	LL_FOREACH (svc->ports, port)
+		port->maglev = false;
+	for (uint32_t i = 0; i < svc->n_claims; i++)
+		if (svc->claims[i].flags & PB_SVC_MAGLEV &&
+		    kpr_claim_may_write(w->model, &svc->claims[i]))
+			svc->claims[i].port->maglev = true;
+	LL_FOREACH (svc->ports, port) {
+		if (!port->pool)
+			continue;
+		if (!port->maglev)
+			kpr_tables_drop(&w->tables, port->pool);
+		else if (!kpr_tables_want(&w->tables, port->pool, &first))
+			no_table(w, svc);
+	}
 }
 
 /* ---- all of it ---- */
@@ -536,6 +577,7 @@ void kpr_plan(struct kpr_maps *w, struct kpr_svc *svc)
 	}
 	apply_updates(w);
 	ports_done(w, svc);
+	plan_tables(w, svc);
 	plan_items(w, svc, PB_SVC_SCOPE_EXT);
 	plan_items(w, svc, PB_SVC_SCOPE_INT);
 	set_state(w, svc, KPR_SVC_OK);

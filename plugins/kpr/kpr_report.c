@@ -163,6 +163,8 @@ static void describe_good(const struct kpr_svc *svc, const struct kpr_front *fro
 	else if (unfit > 0)
 		snprintf(text, len, "partly: with SCTP %u backend%s another port than the frontend",
 			 unfit, unfit == 1 ? " has" : "s have");
+	else if (front->claims->flags & ~front->value.flags & PB_SVC_MAGLEV)
+		snprintf(text, len, "ok, chosen at random: no room for a Maglev table");
 	else
 		snprintf(text, len, "ok");
 }

@@ -43,6 +43,7 @@ void setup_sized(const char *text, uint32_t services_max)
 			   sizeof(struct pb_svc), services_max);
 	define_array("kpr_slots", sizeof(struct pb_svc_slot), SLOTS_MAX);
 	define_array("kpr_backends", sizeof(struct pb_svc_backend), BACKENDS_MAX);
+	define_array("kpr_maglev", sizeof(struct pb_svc_slot), MAGLEV_TABLES * MAGLEV_SIZE);
 	define_array("kpr_settings", sizeof(struct pb_svc_settings), 1);
 	pb_fake_map_define(fake, "kpr_ranges4", BPF_MAP_TYPE_HASH, sizeof(struct pb_svc_range4), 1,
 			   8);

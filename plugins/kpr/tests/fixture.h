@@ -20,6 +20,9 @@
 #define SERVICES_MAX 16
 #define BACKENDS_MAX 256
 #define SLOTS_MAX 512
+/* What tests of tables configure: maglev.table_size. */
+#define MAGLEV_SIZE 251
+#define MAGLEV_TABLES 3
 
 struct service {
 	struct pb_kube_service s;

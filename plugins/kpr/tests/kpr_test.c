@@ -953,8 +953,8 @@ static const struct {
 	{"{\"service_max\":1}",
 	 "service_max: no such key; known are services_max, backends_max, fail_open, "
 	 "service_proxy_name, node_port, external_ips, host_ports, load_balancer, "
-	 "cluster_ip_external, socket_lb, algorithm, loopback_address, health_check_node_port and "
-	 "healthz_bind"},
+	 "cluster_ip_external, socket_lb, algorithm, loopback_address, maglev, mode, "
+	 "health_check_node_port and healthz_bind"},
 	{"{\"services_max\":0}", "services_max: must be a whole number from 1 to 1048576"},
 	{"{\"backends_max\":\"many\"}", "backends_max: must be a whole number from 1 to 16777216"},
 	{"{\"fail_open\":\"a/b\"}", "fail_open: must be a list of NAMESPACE/NAME"},
@@ -962,7 +962,8 @@ static const struct {
 	 "fail_open: entry 1: must be NAMESPACE/NAME of a Service"},
 	{"{\"node_port\":true}", "node_port: must be a mapping"},
 	{"{\"node_port\":{\"ranges\":1}}",
-	 "node_port.ranges: no such key; known are enabled, range, addresses and bind_protection"},
+	 "node_port.ranges: no such key; known are enabled, range, addresses, "
+	 "reserve and bind_protection"},
 	{"{\"node_port\":{\"enabled\":1}}", "node_port.enabled: must be true or false"},
 	{"{\"node_port\":{\"range\":[32767,30000]}}",
 	 "node_port.range: must be two ports, the lower one first, for example [30000, 32767]; the "
@@ -977,6 +978,19 @@ static const struct {
 	{"{\"external_ips\":\"yes\"}", "external_ips: must be true or false"},
 	{"{\"socket_lb\":\"none\"}", "socket_lb: must be all or host"},
 	{"{\"algorithm\":\"fast\"}", "algorithm: must be random or maglev"},
+	{"{\"maglev\":true}", "maglev: must be a mapping"},
+	{"{\"maglev\":{\"size\":251}}",
+	 "maglev.size: no such key; known are table_size, seed and tables_max"},
+	{"{\"maglev\":{\"table_size\":1000}}", "maglev.table_size: must be one of 251, 509, 1021, "
+					       "2039, 4093, 8191, 16381, 32749, 65521 or "
+					       "131071"},
+	{"{\"maglev\":{\"seed\":\"secret\"}}",
+	 "maglev.seed: must be 12 random bytes in base64, the same on all nodes (head -c12 "
+	 "/dev/urandom | base64 -w0)"},
+	{"{\"maglev\":{\"tables_max\":0}}",
+	 "maglev.tables_max: must be a whole number from 1 to 4096"},
+	{"{\"mode\":\"partial\"}", "mode: must be strict, probe or disabled"},
+	{"{\"node_port\":{\"reserve\":1}}", "node_port.reserve: must be true or false"},
 	{"{\"loopback_address\":\"fe80::1\"}",
 	 "loopback_address: must be an IPv4 address that nobody has, for example 169.254.42.1"},
 };
