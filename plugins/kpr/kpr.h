@@ -10,6 +10,7 @@
 #include "kpr_mode.h"
 #include "kpr_model.h"
 #include "kpr_nodes.h"
+#include "kpr_udp.h"
 
 struct kpr_config {
 	uint32_t services_max;
@@ -40,6 +41,7 @@ struct kpr {
 	struct kpr_config config;
 	struct kpr_model model;
 	struct kpr_maps maps;
+	struct kpr_udp udp;
 	struct kpr_nodes nodes;
 	struct kpr_health health;
 	struct kpr_handles handles;

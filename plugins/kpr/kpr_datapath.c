@@ -22,11 +22,16 @@ static const struct {
 	uint32_t hook;
 	const char *program;
 } hooks[] = {
-	{PB_HOOK_CONNECT4, "kpr_connect4"},	    {PB_HOOK_CONNECT6, "kpr_connect6"},
-	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},	    {PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
-	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},	    {PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
-	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"}, {PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
-	{PB_HOOK_BIND4, "kpr_bind4"},		    {PB_HOOK_BIND6, "kpr_bind6"},
+	{PB_HOOK_CONNECT4, "kpr_connect4"},
+	{PB_HOOK_CONNECT6, "kpr_connect6"},
+	{PB_HOOK_SENDMSG4, "kpr_sendmsg4"},
+	{PB_HOOK_SENDMSG6, "kpr_sendmsg6"},
+	{PB_HOOK_RECVMSG4, "kpr_recvmsg4"},
+	{PB_HOOK_RECVMSG6, "kpr_recvmsg6"},
+	{PB_HOOK_GETPEERNAME4, "kpr_getpeername4"},
+	{PB_HOOK_GETPEERNAME6, "kpr_getpeername6"},
+	{PB_HOOK_BIND4, "kpr_bind4"},
+	{PB_HOOK_BIND6, "kpr_bind6"},
 	{PB_HOOK_SOCK_RELEASE, "kpr_sock_release"},
 };
 
@@ -108,7 +113,11 @@ static const struct {
 
 static int declare_packets(struct pb_ctx *ctx)
 {
-	struct kpr_object object = {.name = "kpr-ns"};
+	/* Room to build an answer in. */
+	const struct pb_map_opts replies = {.size = sizeof(replies),
+					    .flags = PB_MAP_EPHEMERAL,
+					    .name = "kpr_replies"};
+	struct kpr_object object = {.name = "kpr-ns", .maps = &replies, .n_maps = 1};
 	int rc;
 
 	object.elf = kpr_ns_bpf__elf_bytes(&object.elf_len);
