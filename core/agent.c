@@ -27,7 +27,7 @@ static bool agent_stopping(const struct pb_agent *agent)
 	return strcmp(agent->state, "stopping") == 0;
 }
 
-/* ---- stop: HTTP, node, plugins, peers, Kubernetes, datapath, control, one after the other ---- */
+/* ---- stop: HTTP, node, plugins, peers, Kubernetes, flows, datapath, control, one by one ---- */
 
 static void stop_expired(uv_timer_t *timer)
 {
@@ -59,15 +59,26 @@ static void dp_closed(void *arg)
 		control_closed(agent);
 }
 
+static void ct_closed(void *arg)
+{
+	struct pb_agent *agent = arg;
+
+	agent->ct = NULL;
+	if (agent->dp)
+		pb_dp_close(agent->dp, dp_closed, agent);
+	else
+		dp_closed(agent);
+}
+
 static void kube_closed(void *arg)
 {
 	struct pb_agent *agent = arg;
 
 	agent->kube = NULL;
-	if (agent->dp)
-		pb_dp_close(agent->dp, dp_closed, agent);
+	if (agent->ct)
+		pb_ct_close(agent->ct, ct_closed, agent);
 	else
-		dp_closed(agent);
+		ct_closed(agent);
 }
 
 static void peers_closed(void *arg)
@@ -218,6 +229,8 @@ static void agent_reload(struct pb_agent *agent)
 		pb_error("core", "SIGHUP: datapath.devices: %s", err.text);
 	if (pb_dp_reconfigure(agent->dp, agent->next, &err) < 0)
 		pb_error("core", "SIGHUP: datapath.devices: %s", err.text);
+	if (pb_ct_reconfigure(agent->ct, agent->next, &err) < 0)
+		pb_error("core", "SIGHUP: datapath.conntrack: %s", err.text);
 	if (pb_kube_start(agent->kube, agent->next, &err) < 0)
 		pb_error("core", "SIGHUP: kubernetes: %s", err.text);
 	pb_manager_apply(agent->manager, agent->next, reload_done, agent);
@@ -331,6 +344,9 @@ static int open_rooms(struct pb_agent *agent, struct pb_err *err)
 	if (rc < 0)
 		return rc;
 	rc = pb_dp_open(&agent->loop, agent->config, &agent->dp, err);
+	/* Before any program that makes flows runs: without timeouts they would expire at once. */
+	if (rc == 0)
+		rc = pb_ct_new(&agent->loop, agent->config, agent->dp, &agent->ct, err);
 	if (rc == 0)
 		rc = pb_kube_new(&agent->loop, agent->config, &agent->kube, err);
 	if (rc == 0)
@@ -351,6 +367,8 @@ static int open_rooms(struct pb_agent *agent, struct pb_err *err)
 		rc = agent_http_open(agent, err);
 	if (rc == 0)
 		rc = agent_endpoint_commands_add(agent, err);
+	if (rc == 0)
+		rc = agent_ct_commands_add(agent, err);
 	if (rc == 0)
 		rc = pb_kube_start(agent->kube, agent->config, err);
 	return rc;

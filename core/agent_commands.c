@@ -86,6 +86,8 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 		add(o, "endpoints", pb_node_status_json(agent->node));
 	add(o, "identities", pb_peers_status_json(agent->peers));
 	add(o, "datapath", pb_dp_status_json(agent->dp));
+	if (agent->ct)
+		add(o, "conntrack", pb_ct_status_json(agent->ct));
 	add(o, "http", pb_httpd_status_json(agent->http));
 	if (n_args == 1)
 		pb_manager_details_json(agent->manager, o);

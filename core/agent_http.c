@@ -115,6 +115,8 @@ static int metrics_write(struct pb_agent *agent, struct pb_buf *out)
 	m.control_peers = counts.peers;
 	m.control_requests = (double)counts.requests;
 	pb_peers_count(agent->peers, &m.peers);
+	if (agent->ct)
+		pb_ct_count(agent->ct, &m.ct);
 	rc = pb_agent_metrics_write(&m, out);
 	return rc < 0 ? rc : pb_manager_metrics(agent->manager, out);
 }

@@ -210,10 +210,51 @@ static int put_datapath(const cJSON *status, struct pb_buf *out)
 	return rc < 0 ? rc : put_drops(cJSON_GetObjectItem(status, "drops"), out);
 }
 
+/* ---- connection tracking ---- */
+
+static int put_conntrack(const struct pb_ct_counts *c, struct pb_buf *out)
+{
+	const struct {
+		const char *name, *type, *help;
+		double value;
+	} singles[] = {
+		{"patchbay_conntrack_entries", PB_PROM_GAUGE,
+		 "Entries that the last run of the clean-up left.", c->entries},
+		{"patchbay_conntrack_max_entries", PB_PROM_GAUGE, "Room for entries.",
+		 c->max_entries},
+		{"patchbay_conntrack_created_total", PB_PROM_COUNTER, "Flows begun.",
+		 (double)c->flows.created},
+		{"patchbay_conntrack_full_total", PB_PROM_COUNTER,
+		 "Flows dropped because there was no room.", (double)c->flows.full},
+		{"patchbay_conntrack_no_port_total", PB_PROM_COUNTER,
+		 "Flows dropped because no source port was free.", (double)c->flows.no_port},
+		{"patchbay_conntrack_port_collisions_total", PB_PROM_COUNTER,
+		 "Source ports tried and found taken.", (double)c->flows.collisions},
+		{"patchbay_conntrack_gc_runs_total", PB_PROM_COUNTER, "Runs of the clean-up.",
+		 (double)c->runs},
+		{"patchbay_conntrack_gc_deleted_total", PB_PROM_COUNTER,
+		 "Entries that had expired and were deleted.", (double)c->deleted},
+		{"patchbay_conntrack_gc_orphans_total", PB_PROM_COUNTER,
+		 "Of those, entries whose other half was missing.", (double)c->orphans},
+		{"patchbay_conntrack_gc_duration_seconds", PB_PROM_GAUGE,
+		 "How long the last run took.", (double)c->last_run_ns / 1e9},
+		{"patchbay_conntrack_gc_interval_seconds", PB_PROM_GAUGE, "Until the next run.",
+		 c->interval_s},
+	};
+	int rc = 0;
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(singles) && rc == 0; i++)
+		rc = pb_prom_single(out, singles[i].name, singles[i].type, singles[i].help,
+				    singles[i].value);
+	return rc;
+}
+
 int pb_agent_metrics_write(const struct pb_agent_metrics *m, struct pb_buf *out)
 {
 	int rc = put_process(m, out);
 
+	if (rc == 0)
+		rc = put_conntrack(&m->ct, out);
 	if (rc == 0)
 		rc = put_kubernetes(m->kubernetes, out);
 	if (rc == 0)

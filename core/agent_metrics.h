@@ -9,6 +9,7 @@
 #define PB_AGENT_METRICS_H
 
 #include <base/json.h>
+#include <datapath/ct.h>
 #include <node/peers.h>
 
 struct pb_agent_metrics {
@@ -22,6 +23,7 @@ struct pb_agent_metrics {
 	double control_peers, control_requests;
 	double endpoints;
 	struct pb_peers_counts peers;
+	struct pb_ct_counts ct;
 	const cJSON *kubernetes; /* pb_kube_status_json() */
 	const cJSON *datapath;	 /* pb_dp_status_json() */
 	const cJSON *maps;	 /* pb_dp_map_list_json() */

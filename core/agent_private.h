@@ -9,6 +9,7 @@
 #include <lag.h>
 
 #include <control/control.h>
+#include <datapath/ct.h>
 #include <datapath/datapath.h>
 #include <http/http.h>
 #include <kube/kube.h>
@@ -23,6 +24,7 @@ struct pb_agent {
 	struct pb_config *next; /* being applied */
 	struct pb_control *control;
 	struct pb_dp *dp;
+	struct pb_ct_table *ct;
 	struct pb_kube *kube;
 	struct pb_manager *manager;
 	struct pb_node *node;
@@ -56,6 +58,9 @@ void agent_publish_peers(struct pb_agent *agent);
 
 /* agent_endpoint.c: endpoint add, endpoint delete, endpoint check. */
 int agent_endpoint_commands_add(struct pb_agent *agent, struct pb_err *err);
+
+/* agent_ct.c: ct list, ct flush, nat list. */
+int agent_ct_commands_add(struct pb_agent *agent, struct pb_err *err);
 
 /* agent_notify.c: tells systemd, when it asked to be told (NOTIFY_SOCKET). */
 void agent_notify(const char *state);

@@ -2,7 +2,7 @@
 /*
  * Lists that the agent gives a page at a time, because the whole would keep it from its work: asked
  * for until there is no more, shown as one. What changes meanwhile may be shown as it was or as it
- * became.
+ * became. Several words of a filter are one text.
  */
 #include <cli/cli.h>
 
@@ -88,18 +88,29 @@ int cli_ask_all(struct cli *cli, cJSON **ret_result, struct pb_err *err)
 	return rc;
 }
 
+static char *join(const char *const *words, size_t n)
+{
+	PB_BUF_FREE struct pb_buf text = {0};
+	int rc = pb_buf_append(&text, "", 0);
+
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = pb_buf_printf(&text, "%s%s", i ? " " : "", words[i]);
+	return rc == 0 ? PB_TAKE_PTR(text.data) : NULL;
+}
+
 int cli_pages(struct cli *cli, const char *const *args, size_t n_args)
 {
 	PB_JSON_FREE cJSON *table = NULL;
+	PB_FREE char *filter = join(args, n_args);
 	PB_FREE char *after = strdup("");
 	struct pb_err err = {0};
-	int rc = after ? 0 : pb_err_set(&err, -ENOMEM, "out of memory");
+	int rc = filter && after ? 0 : pb_err_set(&err, -ENOMEM, "out of memory");
 
 	do {
 		PB_FREE char *next = NULL;
 
 		if (rc == 0)
-			rc = ask_page(cli, n_args ? args[0] : "", after, &table, &next, &err);
+			rc = ask_page(cli, filter, after, &table, &next, &err);
 		free(after);
 		after = PB_TAKE_PTR(next);
 	} while (rc == 0 && *after);

@@ -11,6 +11,8 @@
 #include <limits.h>
 
 #define CONFIG_SIZE_MAX (4U << 20)
+/* A week: longer than any flow that says nothing. */
+#define CONFIG_CT_MAX 604800
 /* sizeof(sun_path) - 1 */
 #define CONFIG_SOCKET_MAX 107
 
@@ -23,11 +25,12 @@ enum key_type {
 };
 
 struct key {
-	const char *name; /* section.key */
+	const char *name; /* section.key, or section.part.key */
 	enum key_type type;
 	bool fixed; /* can't be changed while the agent runs */
 	size_t offset;
 	unsigned min, max, preset; /* KEY_UINT; preset also of KEY_WORD */
+	const char *zero;	   /* KEY_UINT: a word that is stored as 0; NULL: none */
 	const char *fallback;
 	const char *const *words;
 	const char *example; /* KEY_LIST: how to write one */
@@ -132,6 +135,16 @@ static const struct key keys[] = {
 	 .fallback = "/sys/fs/bpf/patchbay"},
 	{"datapath.attach", KEY_WORD, .fixed = true, .offset = AT(datapath.attach),
 	 .words = attach_words},
+	{"datapath.conntrack.tcp_established", KEY_UINT, .offset = AT(datapath.ct_tcp_established),
+	 .min = 1, .max = CONFIG_CT_MAX, .preset = 21600},
+	{"datapath.conntrack.tcp_opening", KEY_UINT, .offset = AT(datapath.ct_tcp_opening),
+	 .min = 1, .max = CONFIG_CT_MAX, .preset = 60},
+	{"datapath.conntrack.tcp_closing", KEY_UINT, .offset = AT(datapath.ct_tcp_closing),
+	 .min = 1, .max = CONFIG_CT_MAX, .preset = 10},
+	{"datapath.conntrack.other", KEY_UINT, .offset = AT(datapath.ct_other), .min = 1,
+	 .max = CONFIG_CT_MAX, .preset = 60},
+	{"datapath.conntrack.gc_interval", KEY_UINT, .offset = AT(datapath.ct_gc_interval),
+	 .min = 1, .max = 43200, .zero = "auto"},
 	{"control.socket", KEY_PATH, .fixed = true, .offset = AT(control.socket),
 	 .check = check_socket},
 	{"control.group", KEY_STRING, .fixed = true, .offset = AT(control.group)},
@@ -259,14 +272,23 @@ static int read_string(struct reader *r, const struct key *key, const struct pb_
 
 static int read_uint(struct reader *r, const struct key *key, const struct pb_yaml *node)
 {
+	const char * or = key->zero ? " or " : "", *zero = key->zero ? key->zero : "";
 	uint64_t value = 0;
 
-	if (node->type != PB_YAML_INT)
-		return wrong_type(r, node, key->name, "a whole number", "");
+	if (key->zero && node->type == PB_YAML_STRING && strcmp(node->text, key->zero) == 0) {
+		*(unsigned *)field(r->config, key) = 0;
+		return 0;
+	}
+	if (node->type != PB_YAML_INT) {
+		char want[64];
+
+		snprintf(want, sizeof(want), "a whole number%s%s", or, zero);
+		return wrong_type(r, node, key->name, want, "");
+	}
 	if (pb_yaml_uint(node, &value) < 0 || value < key->min || value > key->max)
 		return pb_yaml_fail(r->err, r->name, node->line, key->name,
-				    "%.40s is out of range; give %u to %u", node->text, key->min,
-				    key->max);
+				    "%.40s is out of range; give %u to %u%s%s", node->text,
+				    key->min, key->max, or, zero);
 	*(unsigned *)field(r->config, key) = (unsigned)value;
 	return 0;
 }
@@ -334,29 +356,67 @@ static int read_key(struct reader *r, const struct key *key, const struct pb_yam
 	}
 }
 
+static const struct key *find_key(const char *path)
+{
+	for (size_t k = 0; k < PB_ARRAY_LEN(keys); k++)
+		if (strcmp(keys[k].name, path) == 0)
+			return &keys[k];
+	return NULL;
+}
+
+/* A mapping of keys inside a section. */
+static bool is_part(const char *path)
+{
+	size_t len = strlen(path);
+
+	for (size_t k = 0; k < PB_ARRAY_LEN(keys); k++)
+		if (strncmp(keys[k].name, path, len) == 0 && keys[k].name[len] == '.')
+			return true;
+	return false;
+}
+
+/* The words that may follow `section`, each once; `names` is room for them. */
+static void known_words(const char *section, const char **known, char (*names)[64])
+{
+	size_t len = strlen(section), n = 0;
+
+	for (size_t k = 0; k < PB_ARRAY_LEN(keys); k++) {
+		const char *rest = keys[k].name + len + 1;
+
+		if (strncmp(keys[k].name, section, len) != 0 || keys[k].name[len] != '.')
+			continue;
+		snprintf(names[n], sizeof(names[n]), "%.*s", (int)strcspn(rest, "."), rest);
+		if (n == 0 || strcmp(names[n - 1], names[n]) != 0) {
+			known[n] = names[n];
+			n++;
+		}
+	}
+	known[n] = NULL;
+}
+
 static int read_section(struct reader *r, const char *section, const struct pb_yaml *node)
 {
-	const char *known[PB_ARRAY_LEN(keys) + 1] = {NULL};
-	size_t len = strlen(section), n = 0;
-	char path[256];
+	const char *known[PB_ARRAY_LEN(keys) + 1];
+	char names[PB_ARRAY_LEN(keys)][64], path[256];
 	int rc = 0;
 
 	if (node->type == PB_YAML_NULL)
 		return 0;
 	if (node->type != PB_YAML_MAP)
 		return wrong_type(r, node, section, "a mapping", "");
-	for (size_t k = 0; k < PB_ARRAY_LEN(keys); k++) {
-		if (strncmp(keys[k].name, section, len) == 0 && keys[k].name[len] == '.')
-			known[n++] = keys[k].name + len + 1;
-	}
+	known_words(section, known, names);
 	for (size_t i = 0; i < node->n && rc == 0; i++) {
-		const struct key *key = NULL;
+		const struct pb_yaml_item *item = &node->items[i];
+		const struct key *key;
 
-		snprintf(path, sizeof(path), "%s.%.200s", section, node->items[i].key);
-		for (size_t k = 0; k < PB_ARRAY_LEN(keys) && !key; k++)
-			key = strcmp(keys[k].name, path) == 0 ? &keys[k] : NULL;
-		rc = key ? read_key(r, key, node->items[i].value)
-			 : unknown_key(r, &node->items[i], path, known);
+		snprintf(path, sizeof(path), "%s.%.200s", section, item->key);
+		key = strchr(item->key, '.') ? NULL : find_key(path);
+		if (key)
+			rc = read_key(r, key, item->value);
+		else if (!strchr(item->key, '.') && is_part(path))
+			rc = read_section(r, path, item->value);
+		else
+			rc = unknown_key(r, item, path, known);
 	}
 	return rc;
 }

@@ -48,6 +48,9 @@ struct pb_config {
 		char *cgroup; /* NULL: no socket hooks */
 		char *bpffs;
 		enum pb_attach_mode attach;
+		/* Seconds that a flow is kept for, by what was last seen of it. */
+		unsigned ct_tcp_established, ct_tcp_opening, ct_tcp_closing, ct_other;
+		unsigned ct_gc_interval; /* seconds; 0: as the map needs it */
 	} datapath;
 	struct {
 		char *socket;

@@ -31,10 +31,7 @@ PB_INLINE bool dsr_decode(struct __sk_buff *ctx, const struct pb_packet *pkt, st
 				: dsr_decode6(ctx, pkt->l3_off, info);
 }
 
-/*
- * TCP without a frontend: of a flow that began with one, or of one that is forgotten. A function,
- * because the way to a new flow's entries needs all of the stack.
- */
+/* TCP without a frontend: of a flow that began with one, or of one that is forgotten. */
 PB_FUNCTION int dsr_plain(const struct pb_packet *pkt)
 {
 	struct pb_ct_key back;
@@ -45,16 +42,54 @@ PB_FUNCTION int dsr_plain(const struct pb_packet *pkt)
 	return dsr_was_backend(&back) ? dsr_follow(&back, pkt->tcp_flags, pb_ct_is_syn(pkt)) : 0;
 }
 
-PB_TC(dsr_in)
+/* A frontend that came in another packet around this one. enum dsr_packed. */
+PB_INLINE int dsr_unpack(struct __sk_buff *ctx, struct pb_packet *pkt, struct dsr_scratch *s)
 {
-	struct pb_packet *pkt = pb_packet();
-	struct dsr_info info;
+	int rc = DSR_PACKED_NOT;
+
+	if (pkt->protocol == (pkt->family == 4 ? IPPROTO_IPIP : DSR_IPIP6))
+		rc = dsr_unpack_ipip(ctx, pkt, &s->outer);
+	else if (pkt->protocol == IPPROTO_UDP && pkt->dport == bpf_htons(DSR_GENEVE_PORT))
+		rc = dsr_unpack_geneve(ctx, pkt, &s->info);
+	if (rc != DSR_PACKED_NOT)
+		s->info.in_header = 0;
+	if (rc == DSR_PACKED_IPIP) {
+		pb_ct_copy_addr(&s->info.addr, &pkt->daddr);
+		s->info.port = pkt->dport;
+	}
+	return rc;
+}
+
+/* What was unpacked and isn't believed goes nowhere. */
+PB_INLINE int dsr_unpacked(struct __sk_buff *ctx, struct pb_packet *pkt, struct dsr_scratch *s,
+			   int packed)
+{
 	int rc;
 
-	if (!pkt || pkt->flags & PB_PKT_NO_L4 ||
+	if (packed == DSR_PACKED_BAD)
+		return PB_REASON_INVALID_PACKET;
+	rc = dsr_arrive(ctx, pkt, s, packed == DSR_PACKED_IPIP);
+	return rc == DSR_UNTRUSTED ? PB_REASON_INVALID_PACKET : rc;
+}
+
+PB_TC(dsr_in)
+{
+	__u32 zero = 0;
+	struct pb_packet *pkt = pb_packet();
+	struct dsr_scratch *s = bpf_map_lookup_elem(&dsr_scratch, &zero);
+	int packed, rc;
+
+	if (!pkt || !s || !pkt->family)
+		return pb_next(ctx);
+	packed = dsr_unpack(ctx, pkt, s);
+	if (packed != DSR_PACKED_NOT) {
+		rc = dsr_unpacked(ctx, pkt, s, packed);
+		return rc ? pb_drop(ctx, rc) : pb_next(ctx);
+	}
+	if (pkt->flags & PB_PKT_NO_L4 ||
 	    (pkt->protocol != IPPROTO_TCP && pkt->protocol != IPPROTO_UDP))
 		return pb_next(ctx);
-	rc = dsr_decode(ctx, pkt, &info) ? dsr_arrive(ctx, pkt, &info, 1) : DSR_UNTRUSTED;
+	rc = dsr_decode(ctx, pkt, &s->info) ? dsr_arrive(ctx, pkt, s, false) : DSR_UNTRUSTED;
 	if (rc == DSR_UNTRUSTED)
 		rc = dsr_plain(pkt);
 	return rc ? pb_drop(ctx, rc) : pb_next(ctx);

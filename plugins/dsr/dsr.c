@@ -66,11 +66,19 @@ static int set_constants(struct pb_ctx *ctx, const struct dsr_config *config)
 		.schema = PB_SVC_SCHEMA, .name = "kpr__" name_                                     \
 	}
 
+/* What nobody misses afterwards. */
+#define OF_A_LOAD(name_)                                                                           \
+	{                                                                                          \
+		.size = sizeof(struct pb_map_opts), .flags = PB_MAP_EPHEMERAL, .schema = 1,        \
+		.name = name_                                                                      \
+	}
+
 static int declare_datapath(struct pb_ctx *ctx)
 {
 	const struct pb_map_opts maps[] = {
 		BORROWED("kpr_services"), BORROWED("kpr_slots"), BORROWED("kpr_backends"),
-		BORROWED("kpr_settings"), BORROWED("kpr_flow"),
+		BORROWED("kpr_settings"), BORROWED("kpr_flow"),	 OF_A_LOAD("dsr_scratch"),
+		OF_A_LOAD("dsr_replies"),
 	};
 	struct dsr *dsr = ctx->self;
 	struct pb_bpf_object object = {.size = sizeof(object),

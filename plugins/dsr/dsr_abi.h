@@ -21,7 +21,8 @@ enum dsr_mode {
 /* Constant dsr_dispatch: how the frontend travels to the backend's node. */
 enum dsr_dispatch {
 	DSR_OPT = 0,	/* IPv4 option, IPv6 destination options header */
-	DSR_GENEVE = 1, /* the first packet inside Geneve, the frontend in an option of it */
+	DSR_GENEVE = 1, /* inside Geneve to the backend's node, the frontend in an option of it */
+	DSR_IPIP = 2,	/* inside IP to the backend, the packet to the frontend inside */
 };
 
 /* A larger pool isn't asked whether it has a backend, so its flows are left to SNAT. */
@@ -37,7 +38,6 @@ struct dsr_stats {
 	__u64 nat_missing; /* dropped: the translation of their flow is gone */
 	__u64 conflicts;   /* dropped: two frontends, one tuple */
 	__u64 moved;	   /* flows whose client port had to move for the same reason */
-	__u64 icmp;	   /* ICMP errors for a frontend, sent on to the backend */
 	__u64 kept;	   /* packets whose option couldn't be taken out */
 };
 
@@ -62,7 +62,7 @@ struct dsr_filter {
 };
 
 #ifndef __bpf__
-_Static_assert(sizeof(struct dsr_stats) == 80, "pinned");
+_Static_assert(sizeof(struct dsr_stats) == 72, "pinned");
 #endif
 
 #endif

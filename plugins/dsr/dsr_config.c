@@ -18,7 +18,10 @@ static const struct choice modes[] = {{"dsr", DSR_MODE_DSR},
 				      {"hybrid", DSR_MODE_HYBRID},
 				      {"snat", DSR_MODE_SNAT},
 				      {NULL, 0}};
-static const struct choice dispatches[] = {{"opt", DSR_OPT}, {NULL, 0}};
+static const struct choice dispatches[] = {{"opt", DSR_OPT},
+					   {"geneve", DSR_GENEVE},
+					   {"ipip", DSR_IPIP},
+					   {NULL, 0}};
 static const struct choice addresses[] = {{"known", false}, {"any", true}, {NULL, 0}};
 static const struct choice tunnels[] = {{"disabled", 0}, {"vxlan", 1}, {"geneve", 2}, {NULL, 0}};
 

@@ -26,7 +26,8 @@
 struct dsr_info {
 	union pb_addr addr;
 	__be16 port;
-	__u16 off; /* of the IPv6 header that carries it, from the start of the frame */
+	__u16 off;	 /* of the IPv6 header that carries it, from the start of the frame */
+	__u32 in_header; /* of the packet itself */
 };
 
 struct dsr_head4 {
@@ -91,6 +92,7 @@ PB_INLINE bool dsr_decode4(struct __sk_buff *ctx, __u32 l3, struct dsr_info *ret
 	__builtin_memset(ret_info, 0, sizeof(*ret_info));
 	ret_info->addr.v4 = h.opt.addr;
 	ret_info->port = h.opt.port;
+	ret_info->in_header = 1;
 	return true;
 }
 
@@ -214,6 +216,7 @@ PB_FUNCTION int dsr_decode6(struct __sk_buff *ctx, __u32 l3, struct dsr_info *re
 	__builtin_memcpy(ret_info->addr.v6, opt.addr, sizeof(opt.addr));
 	ret_info->port = opt.port;
 	ret_info->off = off;
+	ret_info->in_header = 1;
 	return 1;
 }
 

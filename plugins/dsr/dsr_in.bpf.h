@@ -16,15 +16,32 @@
 
 #include "dsr_encode.bpf.h"
 #include "dsr_maps.bpf.h"
+#include "dsr_tunnel.bpf.h"
 
 #define DSR_UNTRUSTED -1
 
+/* Of the packet at hand. The way to a new flow's entries needs all of the stack. */
+struct dsr_scratch {
+	struct dsr_info info;
+	union pb_addr outer;
+	struct pb_ct to;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dsr_scratch);
+} dsr_scratch SEC(".maps");
+
 struct dsr_search {
-	const struct pb_packet *pkt;
+	const struct pb_ct *to;
+	__u8 family;
 	__u32 base;
 	__u32 pool;
 	int found;
 	__u32 backend;
+	__be16 port;
 };
 
 static __attribute__((unused)) long dsr_search_slot(__u32 i, struct dsr_search *s)
@@ -37,21 +54,11 @@ static __attribute__((unused)) long dsr_search_slot(__u32 i, struct dsr_search *
 		return 0;
 	s->backend = slot->backend;
 	b = bpf_map_lookup_elem(&kpr__kpr_backends, &s->backend);
-	s->found = b && b->pool == s->pool && b->port == s->pkt->dport &&
-		   b->family == s->pkt->family && pb_ct_same_addr(&b->addr, &s->pkt->daddr);
+	s->found = b && b->pool == s->pool && (b->port == s->to->dport || !s->to->dport) &&
+		   b->family == s->family && pb_ct_same_addr(&b->addr, &s->to->daddr);
+	if (s->found)
+		s->port = b->port;
 	return s->found;
-}
-
-/* An address of any node, at which NodePorts are served. */
-PB_INLINE bool dsr_is_node(const struct pb_packet *pkt, const union pb_addr *addr)
-{
-	__u32 identity;
-
-	if (dsr_any_address)
-		return true;
-	identity = pb_addr_identity(pkt, addr);
-	return identity == PB_IDENTITY_HOST || identity == PB_IDENTITY_REMOTE_NODE ||
-	       identity == PB_IDENTITY_KUBE_APISERVER;
 }
 
 PB_INLINE const struct pb_svc *dsr_frontend_of(const struct pb_packet *pkt,
@@ -65,7 +72,7 @@ PB_INLINE const struct pb_svc *dsr_frontend_of(const struct pb_packet *pkt,
 	key->protocol = pkt->protocol;
 	key->family = pkt->family;
 	svc = bpf_map_lookup_elem(&kpr__kpr_services, key);
-	if (!svc && dsr_is_node(pkt, &info->addr)) {
+	if (!svc && (dsr_any_address || dsr_node_known(pkt, &info->addr))) {
 		__builtin_memset(&key->addr, 0, sizeof(key->addr));
 		svc = bpf_map_lookup_elem(&kpr__kpr_services, key);
 		if (svc && PB_SVC_KIND(svc->flags) != PB_SVC_NODE_PORT)
@@ -78,34 +85,39 @@ PB_INLINE const struct pb_svc *dsr_frontend_of(const struct pb_packet *pkt,
 	return svc;
 }
 
-/* A known frontend, and the packet goes to one of its backends (D36, D37, D38). */
+/*
+ * A known frontend, and `to` is one of its backends (D36, D37, D38). Without a port in it, the
+ * address of one: then the port is filled in.
+ */
 PB_FUNCTION int dsr_believes(const struct pb_packet *pkt, const struct dsr_info *info,
-			     struct pb_ct *ret_to)
+			     struct pb_ct *to)
 {
-	struct dsr_search s = {.pkt = pkt};
+	struct dsr_search s = {.to = to};
 	const struct pb_svc *svc;
 	struct pb_svc_key key;
 	__u32 count;
 
-	if (!pkt || !info || !ret_to)
+	if (!pkt || !info || !to)
 		return 0;
+	s.family = pkt->family;
 	svc = dsr_frontend_of(pkt, info, &key);
 	if (!svc || !svc->tie)
 		return 0;
 	s.base = svc->base;
 	s.pool = pb_svc_tie(&key, svc->tie);
 	count = svc->count < DSR_POOL_MAX ? svc->count : DSR_POOL_MAX;
-	ret_to->frontend = svc->id;
+	to->frontend = svc->id;
 	bpf_loop(count, dsr_search_slot, &s, 0);
-	ret_to->backend = s.backend;
-	ret_to->pool = s.pool;
+	to->backend = s.backend;
+	to->pool = s.pool;
+	to->dport = s.port;
 	return s.found;
 }
 
-PB_INLINE bool dsr_goes_to(const struct pb_ct *ct, const struct pb_packet *pkt)
+PB_INLINE bool dsr_goes_to(const struct pb_ct *ct, const struct pb_ct *to)
 {
 	return !(ct->flags & (PB_CT_REPLY | PB_CT_SINGLE | PB_CT_SNAT)) &&
-	       ct->dport == pkt->dport && pb_ct_same_addr(&ct->daddr, &pkt->daddr);
+	       (ct->dport == to->dport || !to->dport) && pb_ct_same_addr(&ct->daddr, &to->daddr);
 }
 
 /*
@@ -146,18 +158,19 @@ PB_INLINE int dsr_claim(struct __sk_buff *ctx, const struct pb_ct_key *key, stru
 	return rc;
 }
 
-/* A flow that is known goes on; *ret_port is the client's port on the way to the backend. */
+/* A flow that is known goes on; `to` gets its ports. */
 PB_INLINE bool dsr_continue(const struct pb_packet *pkt, const struct pb_ct_key *key,
-			    __u8 tcp_flags, __be16 *ret_port)
+			    __u8 tcp_flags, struct pb_ct *to)
 {
 	struct pb_ct *ct = pb_ct_lookup(key);
 
 	if (!ct)
 		return false;
-	if (!dsr_goes_to(ct, pkt) || pb_ct_is_over(pkt, key, ct))
+	if (!dsr_goes_to(ct, to) || pb_ct_is_over(pkt, key, ct))
 		return false;
 	pb_ct_touch(key, ct, tcp_flags);
-	*ret_port = ct->sport;
+	to->sport = ct->sport;
+	to->dport = ct->dport;
 	return true;
 }
 
@@ -184,7 +197,7 @@ PB_FUNCTION int dsr_learn(struct __sk_buff *ctx, const struct pb_packet *pkt,
 	pb_ct_key_of(pkt, PB_CT_ZONE_SERVICE, &key);
 	pb_ct_copy_addr(&key.daddr, &info->addr);
 	key.dport = info->port;
-	if (dsr_continue(pkt, &key, tcp_flags, &to->sport))
+	if (dsr_continue(pkt, &key, tcp_flags, to))
 		return 0;
 	if (!dsr_believes(pkt, info, to))
 		return DSR_UNTRUSTED;
@@ -232,28 +245,31 @@ PB_INLINE void dsr_strip_packet(struct __sk_buff *ctx, struct pb_packet *pkt,
 		DSR_COUNT(kept);
 }
 
-PB_INLINE void dsr_to_begin(const struct pb_packet *pkt, struct pb_ct *to)
+/* `outer`: the backend's address, if it isn't the packet's destination. */
+PB_INLINE void dsr_to_begin(const struct pb_packet *pkt, const union pb_addr *outer,
+			    struct pb_ct *to)
 {
 	__builtin_memset(to, 0, sizeof(*to));
 	pb_ct_copy_addr(&to->saddr, &pkt->saddr);
-	pb_ct_copy_addr(&to->daddr, &pkt->daddr);
+	pb_ct_copy_addr(&to->daddr, outer ? outer : &pkt->daddr);
 	to->sport = pkt->sport;
-	to->dport = pkt->dport;
+	to->dport = outer ? 0 : pkt->dport;
 	to->flags = PB_CT_LOCAL | PB_CT_DSR_BACKEND;
 	to->ifindex = pkt->ifindex;
 }
 
-/* A packet with a frontend in it: 0, DSR_UNTRUSTED, or the reason of its drop. */
-PB_FUNCTION int dsr_arrive(struct __sk_buff *ctx, struct pb_packet *pkt,
-			   const struct dsr_info *info, __u32 in_header)
+/* A packet with a frontend in it or around it: 0, DSR_UNTRUSTED, or the reason of its drop. */
+PB_FUNCTION int dsr_arrive(struct __sk_buff *ctx, struct pb_packet *pkt, struct dsr_scratch *s,
+			   bool at_outer)
 {
-	struct pb_ct to;
+	const struct dsr_info *info;
 	int rc;
 
-	if (!pkt || !info)
+	if (!pkt || !s)
 		return 0;
-	dsr_to_begin(pkt, &to);
-	rc = dsr_learn(ctx, pkt, info, &to);
+	info = &s->info;
+	dsr_to_begin(pkt, at_outer ? &s->outer : NULL, &s->to);
+	rc = dsr_learn(ctx, pkt, info, &s->to);
 	if (rc == DSR_UNTRUSTED) {
 		DSR_COUNT(untrusted);
 		return rc;
@@ -261,9 +277,9 @@ PB_FUNCTION int dsr_arrive(struct __sk_buff *ctx, struct pb_packet *pkt,
 	if (rc)
 		return rc;
 	DSR_COUNT(arrived);
-	if (in_header)
+	if (info->in_header)
 		dsr_strip_packet(ctx, pkt, info);
-	if (to.sport != pkt->sport && pb_nat_translate(ctx, pkt, &to, 0) < 0)
+	if ((at_outer || s->to.sport != pkt->sport) && pb_nat_translate(ctx, pkt, &s->to, 0) < 0)
 		return PB_REASON_WRITE_ERROR;
 	return 0;
 }

@@ -16,9 +16,14 @@
 
 #include "dsr_encode.bpf.h"
 #include "dsr_maps.bpf.h"
+#include "dsr_tunnel.bpf.h"
 
 PB_INLINE __u32 dsr_extra(const struct pb_packet *pkt)
 {
+	if (dsr_dispatch == DSR_GENEVE)
+		return pkt->family == 4 ? DSR_GENEVE_EXTRA4 : DSR_GENEVE_EXTRA6;
+	if (dsr_dispatch == DSR_IPIP)
+		return pkt->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	return pkt->family == 4 ? sizeof(struct dsr_opt4) : sizeof(struct dsr_opt6);
 }
 
@@ -43,6 +48,10 @@ PB_INLINE bool dsr_may_begin(const struct pb_packet *pkt)
 {
 	if (pkt->flags & PB_PKT_NO_L4)
 		return false;
+	/* Who unpacks it wants to find the ports, and later fragments find no way around. */
+	if (dsr_dispatch != DSR_OPT &&
+	    (pkt->flags & PB_PKT_FRAGMENT || (pkt->family == 6 && pkt->flags & PB_PKT_OPTIONS)))
+		return false;
 	if (pkt->protocol != IPPROTO_TCP)
 		return true;
 	return !(pkt->tcp_flags & PB_TCP_RST) &&
@@ -58,16 +67,13 @@ PB_INLINE bool dsr_pool_fits(const struct pb_svc_flow *flow)
 }
 
 /* A node's own packets must not come to it from outside (D44). */
-PB_INLINE bool dsr_from_node(struct pb_packet *pkt)
+PB_INLINE bool dsr_from_node(const struct pb_packet *pkt)
 {
-	__u32 identity = pb_src_identity(pkt);
-
-	return identity == PB_IDENTITY_HOST || identity == PB_IDENTITY_REMOTE_NODE ||
-	       identity == PB_IDENTITY_KUBE_APISERVER;
+	return dsr_node_known(pkt, &pkt->saddr);
 }
 
 /* D1, D3, D9, D27, D44 and the rest of the rules. */
-PB_INLINE bool dsr_eligible(struct pb_packet *pkt, const struct pb_svc_flow *flow)
+PB_INLINE bool dsr_eligible(const struct pb_packet *pkt, const struct pb_svc_flow *flow)
 {
 	return flow->backend != ~0U && !(flow->to.flags & PB_SVC_BACKEND_LOCAL) &&
 	       !(flow->flags & PB_SVC_LOCAL) && flow->to.family == pkt->family &&
@@ -89,7 +95,8 @@ PB_INLINE bool dsr_has_room(struct __sk_buff *ctx, const struct pb_packet *pkt)
 
 	if (pkt->len - pkt->l3_off > 0xffff - dsr_extra(pkt))
 		return false;
-	if (pkt->family == 6 || bpf_skb_load_bytes(ctx, pkt->l3_off, &first, 1) < 0)
+	if (dsr_dispatch != DSR_OPT || pkt->family == 6 ||
+	    bpf_skb_load_bytes(ctx, pkt->l3_off, &first, 1) < 0)
 		return true;
 	return (first & 0xf) <= 13;
 }
@@ -107,16 +114,49 @@ PB_INLINE int dsr_insert(struct __sk_buff *ctx, struct pb_packet *pkt, const str
 	return rc;
 }
 
-/* Where it goes, and that it may: 0, or the reason of its drop, which has been answered. */
-PB_FUNCTION int dsr_route(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_ct *to,
-			  struct bpf_fib_lookup *route, int *ret_where)
+/* The way of the outer packet to the backend's node. enum pb_forward. */
+PB_FUNCTION int dsr_route_node(struct __sk_buff *ctx, const struct pb_packet *pkt, __be32 node,
+			       struct bpf_fib_lookup *ret_route)
 {
-	int where = pb_forward_route(ctx, pkt, to, route);
+	__u32 zero = 0;
+	const struct pb_svc_settings *set = bpf_map_lookup_elem(&kpr__kpr_settings, &zero);
+	__u8 hops;
+	int where;
+
+	if (!pkt || !ret_route || !set ||
+	    bpf_skb_load_bytes(ctx, pkt->l3_off + (pkt->family == 4 ? 8 : 7), &hops, 1) < 0)
+		return PB_FORWARD_NO_ROUTE;
+	__builtin_memset(ret_route, 0, sizeof(*ret_route));
+	ret_route->family = PB_FORWARD_INET;
+	ret_route->l4_protocol = IPPROTO_UDP;
+	ret_route->ifindex = pkt->ifindex;
+	ret_route->ipv4_src = set->node4;
+	ret_route->ipv4_dst = node;
+	where = pb_forward_code(bpf_fib_lookup(ctx, ret_route, sizeof(*ret_route), 0));
+	if (where == PB_FORWARD_STACK || where == PB_FORWARD_NO_ROUTE)
+		return PB_FORWARD_NO_ROUTE;
+	if (where == PB_FORWARD_NEIGH)
+		ret_route->mtu_result = pb_forward_mtu(ctx, ret_route->ifindex);
+	return hops <= 1 ? PB_FORWARD_TTL : where;
+}
+
+/* Where it goes, and that it may: 0, or the reason of its drop. */
+PB_FUNCTION int dsr_route(struct __sk_buff *ctx, const struct pb_packet *pkt,
+			  const struct pb_ct *to, struct bpf_fib_lookup *route, int *ret_where)
+{
+	__be32 node = 0;
 
 	if (!pkt || !to || !route || !ret_where)
 		return PB_REASON_WRITE_ERROR;
-	*ret_where = where;
-	switch (where) {
+	if (dsr_dispatch == DSR_GENEVE) {
+		node = dsr_node_of(pkt->family, &to->daddr);
+		if (!node)
+			return PB_REASON_NO_TUNNEL;
+		*ret_where = dsr_route_node(ctx, pkt, node, route);
+	} else {
+		*ret_where = pb_forward_route(ctx, pkt, to, route);
+	}
+	switch (*ret_where) {
 	case PB_FORWARD_NO_ROUTE:
 		return PB_REASON_NO_FIB;
 	case PB_FORWARD_TTL:
@@ -195,11 +235,39 @@ PB_INLINE void dsr_to_backend(struct pb_packet *pkt, const struct pb_svc_flow *f
 	to->ifindex = pkt->ifindex;
 }
 
+/*
+ * The untagged packet gets what carries the frontend. Inside IP it stays the client's to the
+ * frontend, only its hop limit goes down: `to` then is where the outer packet goes.
+ */
+PB_FUNCTION int dsr_dress(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_ct *to,
+			  __u32 hop)
+{
+	struct dsr_info info = {0};
+	struct pb_ct same;
+
+	if (!pkt || !to)
+		return DSR_FAILED;
+	pb_ct_copy_addr(&info.addr, &pkt->daddr);
+	info.port = pkt->dport;
+	if (dsr_dispatch == DSR_IPIP) {
+		same = *to;
+		pb_ct_copy_addr(&same.daddr, &pkt->daddr);
+		same.dport = pkt->dport;
+		if (pb_nat_translate(ctx, pkt, &same, hop) < 0)
+			return DSR_FAILED;
+		return dsr_ipip(ctx, pkt, to);
+	}
+	if (pb_nat_translate(ctx, pkt, to, hop) < 0)
+		return DSR_FAILED;
+	if (dsr_dispatch == DSR_GENEVE)
+		return dsr_geneve(ctx, pkt, &info, dsr_node_of(pkt->family, &to->daddr));
+	return dsr_insert(ctx, pkt, &info);
+}
+
 /* Sends the packet to the backend with the frontend in it. Ends the chain. */
-PB_INLINE int dsr_send(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_svc_flow *flow,
+PB_INLINE int dsr_send(struct __sk_buff *ctx, struct pb_packet *pkt, struct pb_svc_flow *flow,
 		       struct pb_ct *to)
 {
-	struct dsr_info info = {.port = pkt->dport};
 	struct bpf_fib_lookup route;
 	int where, rc;
 
@@ -208,13 +276,15 @@ PB_INLINE int dsr_send(struct __sk_buff *ctx, struct pb_packet *pkt, const struc
 		return dsr_refuse(ctx, pkt, rc, route.mtu_result - dsr_extra(pkt));
 	if (flow->state == PB_SVC_FLOW_NEW && dsr_begin(pkt, flow, to) < 0)
 		return pb_drop(ctx, PB_REASON_CT_FULL);
-	pb_ct_copy_addr(&info.addr, &pkt->daddr);
 	if (ctx->vlan_present || pkt->l3_off > PB_FORWARD_ETH_LEN)
 		pb_forward_untag(ctx, pkt);
-	if (pb_nat_translate(ctx, pkt, to, pb_forward_hop(where)) < 0 ||
-	    dsr_insert(ctx, pkt, &info) < 0)
+	pkt->len = ctx->len;
+	if (dsr_dress(ctx, pkt, to, pb_forward_hop(where)) < 0)
 		return pb_drop(ctx, PB_REASON_WRITE_ERROR);
 	DSR_COUNT(sent);
+	/* The chain goes on, but kpr-nat has nothing to do with it. */
+	if (where == PB_FORWARD_STACK)
+		flow->state = PB_SVC_FLOW_NONE;
 	return pb_forward_send(ctx, pkt, where, &route);
 }
 

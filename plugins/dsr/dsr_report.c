@@ -24,7 +24,6 @@ static const struct {
 	{"nat_missing", "Packets dropped because the translation of their flow is gone"},
 	{"conflicts", "Packets dropped because two frontends had one tuple"},
 	{"moved", "Flows whose client port had to move because two frontends had one tuple"},
-	{"icmp", "ICMP errors for a frontend sent on to the backend"},
 	{"kept", "Packets whose option couldn't be taken out"},
 };
 

@@ -31,6 +31,8 @@ struct {
 
 /* What became of a call, besides enum kpr_outcome. */
 #define NO_MEMORY 3
+/* How often an entry is looked up that seems to be another frontend's. */
+#define RECALLS 3
 
 /* 0 for a protocol that has no Services. SCTP: its sockets choose addresses where no hook is. */
 PB_INLINE __u8 service_protocol(__u32 protocol)
@@ -209,6 +211,7 @@ PB_INLINE int recall(struct bpf_sock_addr *ctx, const struct pb_svc_key *peer,
 	struct pb_svc_key entry;
 	struct pb_svc *svc;
 	struct kpr_reverse *r;
+	__u32 id;
 
 	if (peer->protocol == 0)
 		return 0;
@@ -218,11 +221,15 @@ PB_INLINE int recall(struct bpf_sock_addr *ctx, const struct pb_svc_key *peer,
 		return 0;
 	*ret_frontend = r->frontend;
 	entry = r->frontend;
+	id = r->id;
 	if (r->flags & KPR_REVERSE_ANYWHERE)
 		__builtin_memset(&entry.addr, 0, sizeof(entry.addr));
-	svc = bpf_map_lookup_elem(&kpr_services, &entry);
-	if (svc && svc->id == r->id)
-		return 1;
+	/* Memory of an entry that is replaced right now may be another's already: look again. */
+	for (int i = 0; i < RECALLS; i++) {
+		svc = bpf_map_lookup_elem(&kpr_services, &entry);
+		if (svc && KPR_ONCE(svc->id) == id)
+			return 1;
+	}
 	bpf_map_delete_elem(&kpr_reverse, &key);
 	return 0;
 }

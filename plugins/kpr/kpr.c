@@ -185,6 +185,7 @@ static int declare_metrics(struct pb_ctx *ctx)
 static int declare(struct pb_ctx *ctx)
 {
 	const struct pb_host *h = ctx->host;
+	struct kpr *kpr = ctx->self;
 	static const struct pb_command commands[] = {
 		{.name = "service list",
 		 .usage = "[NAMESPACE] [--type TYPE]",
@@ -208,6 +209,8 @@ static int declare(struct pb_ctx *ctx)
 	if (rc == 0)
 		rc = declare_metrics(ctx);
 	if (rc == 0)
+		rc = kpr_udp_declare(ctx, &kpr->udp, &kpr->model);
+	if (rc == 0)
 		rc = kpr_inputs_declare(ctx);
 	for (size_t i = 0; rc == 0 && i < sizeof(commands) / sizeof(commands[0]); i++) {
 		struct pb_command command = commands[i];
@@ -228,6 +231,7 @@ static void kpr_stop(struct pb_ctx *ctx)
 	if (!kpr->started && kpr->early && kpr->maps_ready)
 		kpr_maps_take_back(&kpr->maps);
 	kpr_health_free(&kpr->health);
+	kpr_udp_free(ctx, &kpr->udp);
 	/* The model's ports name pools. */
 	kpr_model_free(&kpr->model);
 	kpr_maps_free(&kpr->maps);
@@ -235,6 +239,14 @@ static void kpr_stop(struct pb_ctx *ctx)
 	kpr_config_free(&kpr->config);
 	free(kpr);
 	ctx->self = NULL;
+}
+
+static void part_goes(void *arg, const struct pb_backends *old, const struct pb_backends *value)
+{
+	struct pb_ctx *ctx = arg;
+	struct kpr *kpr = ctx->self;
+
+	kpr_udp_note(ctx, &kpr->udp, old, value);
 }
 
 static void init_model(struct pb_ctx *ctx)
@@ -253,7 +265,9 @@ static void init_model(struct pb_ctx *ctx)
 					    .node_port_min = c->node_port_min,
 					    .node_port_max = c->node_port_max,
 					    .warn = kpr_warn,
-					    .warn_arg = ctx};
+					    .warn_arg = ctx,
+					    .part_goes = part_goes,
+					    .part_goes_arg = ctx};
 
 	kpr_model_init(&kpr->model, &opts);
 	kpr_nodes_init(&kpr->nodes, &c->node_rule);
@@ -294,6 +308,7 @@ static int kpr_start(struct pb_ctx *ctx)
 	kpr->live = true;
 	kpr_health_start(&kpr->health);
 	run_after(ctx, 0);
+	kpr_udp_start(ctx, &kpr->udp);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include "kpr_mode.h"
 #include "kpr_model.h"
 #include "kpr_nodes.h"
+#include "kpr_udp.h"
 
 struct kpr_config {
 	uint32_t services_max;
@@ -28,18 +29,19 @@ struct kpr_config {
 	bool cluster_ip_external;
 	bool host_sockets_only;
 	bool maglev;
+	struct kpr_health_config health;
 	bool reserve_ports;
 	enum kpr_mode mode;
 	uint32_t maglev_size;
 	uint32_t maglev_tables;
 	uint8_t maglev_seed[KPR_MAGLEV_SEED_LEN];
-	struct kpr_health_config health;
 };
 
 struct kpr {
 	struct kpr_config config;
 	struct kpr_model model;
 	struct kpr_maps maps;
+	struct kpr_udp udp;
 	struct kpr_nodes nodes;
 	struct kpr_health health;
 	struct kpr_handles handles;

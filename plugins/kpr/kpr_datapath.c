@@ -128,7 +128,11 @@ static const struct {
 
 static int declare_packets(struct pb_ctx *ctx)
 {
-	struct kpr_object object = {.name = "kpr-ns"};
+	/* Room to build an answer in. */
+	const struct pb_map_opts replies = {.size = sizeof(replies),
+					    .flags = PB_MAP_EPHEMERAL,
+					    .name = "kpr_replies"};
+	struct kpr_object object = {.name = "kpr-ns", .maps = &replies, .n_maps = 1};
 	int rc;
 
 	object.elf = kpr_ns_bpf__elf_bytes(&object.elf_len);

@@ -114,6 +114,10 @@ struct kpr_model_opts {
 	/* Something about an object is wrong: said once as long as it is the same. NULL: nobody. */
 	void (*warn)(void *arg, const char *object, const char *text);
 	void *warn_arg;
+	/* A part goes, or is replaced by `value`. Before it is taken in. NULL: nobody asks. */
+	void (*part_goes)(void *arg, const struct pb_backends *old,
+			  const struct pb_backends *value);
+	void *part_goes_arg;
 };
 
 struct kpr_model {

@@ -17,27 +17,44 @@
 
 /* ---- ways out ---- */
 
-/* Where `to` leads can't be reached. */
-PB_INLINE int unsendable(struct __sk_buff *ctx, int where)
+/* The sender is told if he may be; the packet goes no further. */
+PB_INLINE int tell(struct __sk_buff *ctx, struct pb_packet *pkt, int where, __u32 mtu)
 {
-	if (where == PB_FORWARD_TTL)
-		return pb_drop(ctx, PB_REASON_TTL_EXCEEDED);
-	if (where == PB_FORWARD_TOO_BIG)
-		return pb_drop(ctx, PB_REASON_FRAG_NEEDED);
-	return pb_drop(ctx, PB_REASON_NO_FIB);
+	__u32 reason = kpr_ns_reason(where);
+
+	if (kpr_ns_tell(ctx, pkt, where, mtu) == 0)
+		return pb_reply_send(ctx, pkt, reason);
+	return pb_drop(ctx, reason);
 }
 
-/* Translated by `to`, past the stack. */
-PB_INLINE int send(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_ct *to)
+/* In slot `kpr`: the slots `kpr-nat` have all that is needed for it, once for each hook. */
+PB_INLINE int tell_later(struct __sk_buff *ctx, struct pb_svc_flow *flow, int where, __u32 mtu)
+{
+	flow->id = where;
+	flow->backend = mtu;
+	flow->state = PB_SVC_FLOW_TELL;
+	return pb_next(ctx);
+}
+
+/* Translated by `to`, on the way that pb_forward_route() found. */
+PB_INLINE int send_to(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_ct *to,
+		      int where, const struct bpf_fib_lookup *route)
+{
+	if (pb_nat_translate(ctx, pkt, to, pb_forward_hop(where)) < 0)
+		return pb_drop(ctx, PB_REASON_WRITE_ERROR);
+	return pb_forward_send(ctx, pkt, where, route);
+}
+
+/* In slot `kpr`. */
+PB_INLINE int send(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_ct *to,
+		   struct pb_svc_flow *flow)
 {
 	struct bpf_fib_lookup route;
 	int where = pb_forward_route(ctx, pkt, to, &route);
 
 	if (where > PB_FORWARD_NEIGH)
-		return unsendable(ctx, where);
-	if (pb_nat_translate(ctx, pkt, to, pb_forward_hop(where)) < 0)
-		return pb_drop(ctx, PB_REASON_WRITE_ERROR);
-	return pb_forward_send(ctx, pkt, where, &route);
+		return tell_later(ctx, flow, where, route.mtu_result);
+	return send_to(ctx, pkt, to, where, &route);
 }
 
 /* Translated by `to`, on the way it is on already. */
@@ -53,20 +70,38 @@ PB_INLINE int let_go(struct __sk_buff *ctx, struct pb_packet *pkt, const struct 
  * What a pod began goes on through the chain, whose policy shall see where it really goes, and
  * then the stack forwards it. It knows no way for a packet from the pod to itself.
  */
-PB_INLINE int send_pods(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_ct *to)
+PB_INLINE int send_pods(struct __sk_buff *ctx, struct pb_packet *pkt, const struct pb_ct *to,
+			struct pb_svc_flow *flow)
 {
 	if ((to->flags & (PB_CT_POD | PB_CT_REPLY | PB_CT_HAIRPIN)) == PB_CT_POD)
 		return let_go(ctx, pkt, to);
-	return send(ctx, pkt, to);
+	return send(ctx, pkt, to, flow);
 }
 
-PB_INLINE int leave(struct __sk_buff *ctx, int verdict, __u32 reason)
+/* `value`: KPR_NS_VERDICT(). */
+PB_INLINE int leave(struct __sk_buff *ctx, struct pb_svc_flow *flow, int value)
 {
-	if (verdict == KPR_NS_DROP)
-		return pb_drop(ctx, reason);
-	if (verdict == KPR_NS_REJECT)
-		return pb_drop(ctx, PB_REASON_NO_SERVICE);
+	switch (KPR_NS_VERDICT_OF(value)) {
+	case KPR_NS_DROP:
+		return pb_drop(ctx, KPR_NS_REASON_OF(value));
+	case KPR_NS_REJECT:
+		return tell_later(ctx, flow, PB_FORWARD_STACK, 0);
+	}
 	return pb_next(ctx);
+}
+
+PB_INLINE int pass_error(struct __sk_buff *ctx, struct pb_packet *pkt, int stays)
+{
+	struct bpf_fib_lookup route = {0};
+	int where = kpr_ns_error(ctx, pkt, stays, &route);
+
+	if (where == -1)
+		return pb_next(ctx);
+	if (where < 0)
+		return pb_drop(ctx, PB_REASON_WRITE_ERROR);
+	if (where > PB_FORWARD_NEIGH)
+		return pb_drop(ctx, kpr_ns_reason(where));
+	return pb_forward_send(ctx, pkt, where, &route);
 }
 
 /* ---- dev-ingress ---- */
@@ -98,13 +133,18 @@ PB_TC(kpr_dev_ingress)
 	struct pb_svc_flow *flow = kpr_ns_flow();
 	struct pb_ct_key key;
 	struct pb_ct *ct;
-	__u32 reason;
-	int verdict;
+	int look;
 
 	if (!pkt || !flow)
 		return pb_missed();
 	flow->state = PB_SVC_FLOW_NONE;
-	if (ctx->mark & PB_MARK_TRANSLATED || !kpr_ns_has_ports(pkt))
+	look = kpr_ns_look(ctx, pkt);
+	if (look == KPR_NS_ICMP)
+		return pass_error(ctx, pkt, false);
+	/* To an address that only Services have; others' may be for a socket, or a pod's. */
+	if (look == KPR_NS_LOST && pb_dst_identity(pkt) == PB_IDENTITY_WORLD)
+		return pb_drop(ctx, PB_REASON_FRAG_UNKNOWN);
+	if (look != KPR_NS_PORTS)
 		return pb_next(ctx);
 	pb_ct_key_of(pkt, PB_CT_ZONE_SERVICE, &key);
 	ct = kpr_ns_lookup(pkt, &key);
@@ -112,10 +152,9 @@ PB_TC(kpr_dev_ingress)
 		pb_ct_touch(&key, ct, pkt->tcp_flags);
 		if (ct->flags & PB_CT_DSR)
 			return hand_on(ctx, &key, ct, flow);
-		return send(ctx, pkt, ct);
+		return send(ctx, pkt, ct, flow);
 	}
-	verdict = kpr_ns_open_dev(ctx, pkt, &key, flow, &reason);
-	return leave(ctx, verdict, reason);
+	return leave(ctx, flow, kpr_ns_open_dev(ctx, pkt, &key, flow));
 }
 
 PB_TC(kpr_nat_dev_ingress)
@@ -125,14 +164,18 @@ PB_TC(kpr_nat_dev_ingress)
 	const struct pb_svc_settings *settings = kpr_ns_settings();
 	struct pb_ct_key key;
 	struct pb_ct to;
-	int where, rc;
 	struct bpf_fib_lookup route;
 	const struct pb_ct *ct;
+	int where, rc;
 
 	if (!pkt || !flow || !settings)
 		return pb_missed();
 	if (flow->state == PB_SVC_FLOW_NONE)
 		return pb_next(ctx);
+	where = flow->id;
+	route.mtu_result = flow->backend;
+	if (flow->state == PB_SVC_FLOW_TELL)
+		goto refused;
 	pb_ct_key_of(pkt, PB_CT_ZONE_SERVICE, &key);
 	if (flow->state == PB_SVC_FLOW_KNOWN)
 		goto known;
@@ -143,18 +186,22 @@ PB_TC(kpr_nat_dev_ingress)
 		return pb_drop(ctx, PB_REASON_NAT_PROTOCOL);
 	where = pb_forward_route(ctx, pkt, &to, &route);
 	if (where > PB_FORWARD_NEIGH)
-		return unsendable(ctx, where);
+		goto refused;
 	rc = pb_nat_claim(ctx, &key, &to, pkt->tcp_flags, settings->snat_min, settings->snat_max);
 	if (rc == -PB_EALREADY)
 		goto known;
 	if (rc < 0)
 		return pb_drop(ctx, kpr_ns_claim_reason(rc));
-	if (pb_nat_translate(ctx, pkt, &to, pb_forward_hop(where)) < 0)
-		return pb_drop(ctx, PB_REASON_WRITE_ERROR);
-	return pb_forward_send(ctx, pkt, where, &route);
+	return send_to(ctx, pkt, &to, where, &route);
 known:
 	ct = pb_ct_lookup(&key);
-	return ct ? send(ctx, pkt, ct) : pb_drop(ctx, PB_REASON_UNKNOWN_FLOW);
+	if (!ct)
+		return pb_drop(ctx, PB_REASON_UNKNOWN_FLOW);
+	where = pb_forward_route(ctx, pkt, ct, &route);
+	if (where <= PB_FORWARD_NEIGH)
+		return send_to(ctx, pkt, ct, where, &route);
+refused:
+	return tell(ctx, pkt, where, route.mtu_result);
 }
 
 /* ---- pod-egress ---- */
@@ -165,19 +212,23 @@ PB_TC(kpr_pod_egress)
 	struct pb_svc_flow *flow = kpr_ns_flow();
 	struct pb_ct_key key;
 	struct pb_ct *ct;
+	int look;
 
 	if (!pkt || !flow)
 		return pb_missed();
 	flow->state = PB_SVC_FLOW_NONE;
-	if (ctx->mark & PB_MARK_TRANSLATED || !kpr_ns_has_ports(pkt))
+	look = kpr_ns_look(ctx, pkt);
+	if (look == KPR_NS_ICMP)
+		return pass_error(ctx, pkt, false);
+	if (look != KPR_NS_PORTS)
 		return pb_next(ctx);
 	pb_ct_key_of(pkt, PB_CT_ZONE_SERVICE, &key);
 	ct = kpr_ns_lookup(pkt, &key);
 	if (ct) {
 		pb_ct_touch(&key, ct, pkt->tcp_flags);
-		return send_pods(ctx, pkt, ct);
+		return send_pods(ctx, pkt, ct, flow);
 	}
-	return leave(ctx, kpr_ns_open_pod(pkt, flow), PB_REASON_NO_SERVICE);
+	return leave(ctx, flow, kpr_ns_open_pod(pkt, flow));
 }
 
 PB_TC(kpr_nat_pod_egress)
@@ -185,15 +236,18 @@ PB_TC(kpr_nat_pod_egress)
 	struct pb_packet *pkt = pb_packet();
 	struct pb_svc_flow *flow = kpr_ns_flow();
 	const struct pb_svc_settings *settings = kpr_ns_settings();
-	const struct pb_ct *ct;
+	struct bpf_fib_lookup route;
 	struct pb_ct_key key;
+	struct pb_ct *ct;
 	struct pb_ct to;
-	int rc;
+	int where, rc;
 
 	if (!pkt || !flow || !settings)
 		return pb_missed();
-	if (flow->state != PB_SVC_FLOW_NEW)
+	if (flow->state == PB_SVC_FLOW_NONE)
 		return pb_next(ctx);
+	if (flow->state == PB_SVC_FLOW_TELL)
+		return tell(ctx, pkt, flow->id, flow->backend);
 	pb_ct_key_of(pkt, PB_CT_ZONE_SERVICE, &key);
 	kpr_ns_target(pkt, flow, &to);
 	if (!kpr_ns_source_pod(pkt, settings, &to))
@@ -201,12 +255,17 @@ PB_TC(kpr_nat_pod_egress)
 	if (!pb_nat_can(pkt, &to))
 		return pb_drop(ctx, PB_REASON_NAT_PROTOCOL);
 	rc = pb_nat_claim(ctx, &key, &to, pkt->tcp_flags, settings->snat_min, settings->snat_max);
-	if (rc == 0)
-		return send_pods(ctx, pkt, &to);
-	if (rc != -PB_EALREADY)
+	if (rc < 0 && rc != -PB_EALREADY)
 		return pb_drop(ctx, kpr_ns_claim_reason(rc));
 	ct = pb_ct_lookup(&key);
-	return ct ? send_pods(ctx, pkt, ct) : pb_drop(ctx, PB_REASON_UNKNOWN_FLOW);
+	if (!ct)
+		return pb_drop(ctx, PB_REASON_UNKNOWN_FLOW);
+	if (!(ct->flags & PB_CT_HAIRPIN))
+		return let_go(ctx, pkt, ct);
+	where = pb_forward_route(ctx, pkt, ct, &route);
+	if (where > PB_FORWARD_NEIGH)
+		return pb_drop(ctx, kpr_ns_reason(where));
+	return send_to(ctx, pkt, ct, where, &route);
 }
 
 /* ---- pod-ingress ---- */
@@ -217,10 +276,14 @@ PB_TC(kpr_pod_ingress)
 	struct pb_packet *pkt = pb_packet();
 	struct pb_ct_key key;
 	struct pb_ct *ct;
+	int look;
 
 	if (!pkt)
 		return pb_missed();
-	if (ctx->mark & PB_MARK_TRANSLATED || !kpr_ns_has_ports(pkt))
+	look = kpr_ns_look(ctx, pkt);
+	if (look == KPR_NS_ICMP)
+		return pass_error(ctx, pkt, true);
+	if (look != KPR_NS_PORTS)
 		return pb_next(ctx);
 	pb_ct_key_of(pkt, PB_CT_ZONE_SERVICE, &key);
 	ct = pb_ct_lookup(&key);
@@ -290,10 +353,16 @@ PB_TC(kpr_dev_egress)
 	const struct pb_svc_settings *settings = kpr_ns_settings();
 	struct pb_ct_key key;
 	struct pb_ct *ct;
+	int look;
 
 	if (!pkt || !settings)
 		return pb_missed();
-	if (ctx->mark & PB_MARK_TRANSLATED || ctx->ingress_ifindex || !kpr_ns_has_ports(pkt))
+	if (ctx->ingress_ifindex)
+		return pb_next(ctx);
+	look = kpr_ns_look(ctx, pkt);
+	if (look == KPR_NS_ICMP)
+		return pass_error(ctx, pkt, true);
+	if (look != KPR_NS_PORTS)
 		return pb_next(ctx);
 	pb_ct_key_of(pkt, PB_CT_ZONE_SERVICE, &key);
 	ct = kpr_ns_lookup(pkt, &key);

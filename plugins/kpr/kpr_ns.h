@@ -10,7 +10,10 @@
 #define KPR_NS_H
 
 #include <patchbay/forward.h>
+#include <patchbay/frag.h>
+#include <patchbay/icmp.h>
 #include <patchbay/nat.h>
+#include <patchbay/reply.h>
 
 #include "kpr_select.h"
 
@@ -36,12 +39,97 @@ PB_INLINE const struct pb_svc_settings *kpr_ns_settings(void)
 	return bpf_map_lookup_elem(&kpr_settings, &zero);
 }
 
-/* A packet that can belong to a flow: it has ports. */
-PB_INLINE bool kpr_ns_has_ports(const struct pb_packet *pkt)
+/* The address that translated packets leave with; false: the node has none of this family. */
+PB_INLINE bool kpr_ns_node_source(const struct pb_packet *pkt,
+				  const struct pb_svc_settings *settings, union pb_addr *ret_addr)
 {
-	return pkt->family && !(pkt->flags & (PB_PKT_NO_L4 | PB_PKT_MALFORMED)) &&
-	       (pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP ||
-		pkt->protocol == IPPROTO_SCTP);
+	if (pkt->family == 4) {
+		ret_addr->v4 = settings->node4;
+		ret_addr->v6[1] = 0;
+		ret_addr->v6[2] = 0;
+		ret_addr->v6[3] = 0;
+		return settings->node4 != 0;
+	}
+	pb_ct_copy_addr(ret_addr, (const union pb_addr *)settings->node6);
+	return ret_addr->v6[0] | ret_addr->v6[1] | ret_addr->v6[2] | ret_addr->v6[3];
+}
+
+/* kpr_ns_look() */
+enum kpr_ns_look {
+	KPR_NS_OTHER = 0, /* nothing that a flow could have */
+	KPR_NS_PORTS = 1, /* it has ports, be it by its first fragment */
+	KPR_NS_ICMP = 2,  /* perhaps an error about one that has */
+	KPR_NS_LOST = 3,  /* a later fragment of something that was never seen */
+};
+
+PB_INLINE int kpr_ns_look(struct __sk_buff *ctx, struct pb_packet *pkt)
+{
+	if (ctx->mark & PB_MARK_TRANSLATED || !pkt->family)
+		return KPR_NS_OTHER;
+	if (pkt->protocol == IPPROTO_ICMP || pkt->protocol == IPPROTO_ICMPV6)
+		return KPR_NS_ICMP;
+	if (pkt->flags & PB_PKT_FRAGMENT && pb_frag_ports(ctx, pkt) < 0)
+		return KPR_NS_LOST;
+	return pb_frag_has_ports(pkt) ? KPR_NS_PORTS : KPR_NS_OTHER;
+}
+
+/* ---- answers to the sender ---- */
+
+PB_REPLY_STATE(kpr_replies);
+
+/* Type and code by family: nobody listens there, the hop limit is used up, too large. */
+PB_INLINE bool kpr_ns_says(const struct pb_packet *pkt, int where, struct pb_reply *how)
+{
+	const bool v6 = pkt->family == 6;
+
+	switch (where) {
+	case PB_FORWARD_STACK:
+		how->type = v6 ? 1 : 3;
+		how->code = v6 ? 4 : 3;
+		return true;
+	case PB_FORWARD_TOO_BIG:
+		how->type = v6 ? 2 : 3;
+		how->code = v6 ? 0 : 4;
+		return true;
+	case PB_FORWARD_TTL:
+		how->type = v6 ? 3 : 11;
+		how->has_src = 1;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Tells the sender why there is no way for the packet (enum pb_forward), or that nobody is there
+ * (PB_FORWARD_STACK). 0: the packet is the answer now.
+ */
+PB_FUNCTION int kpr_ns_tell(struct __sk_buff *ctx, const struct pb_packet *pkt, int where,
+			    __u32 mtu)
+{
+	const struct pb_svc_settings *settings = kpr_ns_settings();
+	struct pb_reply how;
+
+	if (!pkt || !settings)
+		return -1;
+	if (where == PB_FORWARD_STACK && pkt->protocol == IPPROTO_TCP)
+		return pkt->family == 6 ? pb_reply_rst6(ctx, pkt, &kpr_replies)
+					: pb_reply_rst4(ctx, pkt, &kpr_replies);
+	__builtin_memset(&how, 0, sizeof(how));
+	if (!kpr_ns_says(pkt, where, &how) ||
+	    (!kpr_ns_node_source(pkt, settings, &how.src) && how.has_src))
+		return -1;
+	if (where == PB_FORWARD_TOO_BIG)
+		how.mtu = mtu;
+	return pb_reply_icmp(ctx, pkt, &kpr_replies, &how);
+}
+
+PB_INLINE __u32 kpr_ns_reason(int where)
+{
+	if (where == PB_FORWARD_TTL)
+		return PB_REASON_TTL_EXCEEDED;
+	if (where == PB_FORWARD_TOO_BIG)
+		return PB_REASON_FRAG_NEEDED;
+	return where == PB_FORWARD_STACK ? PB_REASON_NO_SERVICE : PB_REASON_NO_FIB;
 }
 
 /* ---- flows that are known ---- */
@@ -203,20 +291,22 @@ PB_INLINE int kpr_ns_select(const struct pb_packet *pkt, const struct pb_svc_key
 	return KPR_NS_NEW;
 }
 
-/*
- * From a device: what begins with a packet that has no entry. `*ret_reason` is for KPR_NS_DROP.
- */
-PB_INLINE int kpr_ns_open_dev(struct __sk_buff *ctx, struct pb_packet *pkt,
-			      const struct pb_ct_key *key, struct pb_svc_flow *flow,
-			      __u32 *ret_reason)
+/* A verdict and, for KPR_NS_DROP, why. */
+#define KPR_NS_VERDICT(verdict_, reason_) ((verdict_) | (reason_) << 8)
+#define KPR_NS_VERDICT_OF(value_) ((value_)&0xff)
+#define KPR_NS_REASON_OF(value_) ((value_) >> 8)
+
+/* From a device: what begins with a packet that has no entry. KPR_NS_VERDICT(). */
+PB_FUNCTION int kpr_ns_open_dev(struct __sk_buff *ctx, struct pb_packet *pkt,
+				const struct pb_ct_key *key, struct pb_svc_flow *flow)
 {
 	const struct pb_svc_settings *settings = kpr_ns_settings();
 	struct pb_svc_key frontend;
 	struct pb_svc *svc;
+	__u32 reason;
 	int verdict;
 
-	*ret_reason = PB_REASON_NO_SERVICE;
-	if (!settings || !(settings->flags & PB_SVC_SET_NODE_PORT))
+	if (!pkt || !key || !flow || !settings || !(settings->flags & PB_SVC_SET_NODE_PORT))
 		return KPR_NS_NEXT;
 	kpr_ns_service_key(pkt, &frontend);
 	svc = kpr_frontend_find(&frontend, PB_SVC_SCOPE_EXT);
@@ -224,30 +314,27 @@ PB_INLINE int kpr_ns_open_dev(struct __sk_buff *ctx, struct pb_packet *pkt,
 		return KPR_NS_NEXT;
 	if (pkt->protocol == IPPROTO_TCP && !pb_ct_is_syn(pkt)) {
 		verdict = kpr_ns_stray(ctx, pkt, key, svc);
-		if (verdict != KPR_NS_NEW) {
-			*ret_reason = PB_REASON_UNKNOWN_FLOW;
-			return verdict;
-		}
+		if (verdict != KPR_NS_NEW)
+			return KPR_NS_VERDICT(verdict, PB_REASON_UNKNOWN_FLOW);
 	}
 	if (pkt->protocol == IPPROTO_UDP && pb_nat_socket_of(ctx, key) == PB_NAT_SOCKET_CONNECTED)
 		return KPR_NS_NEXT;
-	*ret_reason = kpr_ns_refuses(pkt, svc, settings->flags);
-	if (*ret_reason)
-		return KPR_NS_DROP;
-	*ret_reason = PB_REASON_NO_SERVICE;
-	return kpr_ns_select(pkt, &frontend, svc, flow);
+	reason = kpr_ns_refuses(pkt, svc, settings->flags);
+	if (reason)
+		return KPR_NS_VERDICT(KPR_NS_DROP, reason);
+	return KPR_NS_VERDICT(kpr_ns_select(pkt, &frontend, svc, flow), PB_REASON_NO_SERVICE);
 }
 
 /*
  * From a pod whose socket wasn't translated. An external address that isn't this node's is left
- * to whoever has it (K24).
+ * to whoever has it (K24). KPR_NS_VERDICT().
  */
-PB_INLINE int kpr_ns_open_pod(struct pb_packet *pkt, struct pb_svc_flow *flow)
+PB_FUNCTION int kpr_ns_open_pod(struct pb_packet *pkt, struct pb_svc_flow *flow)
 {
 	struct pb_svc_key frontend;
 	struct pb_svc *svc;
 
-	if (pkt->protocol == IPPROTO_TCP && !pb_ct_is_syn(pkt))
+	if (!pkt || !flow || (pkt->protocol == IPPROTO_TCP && !pb_ct_is_syn(pkt)))
 		return KPR_NS_NEXT;
 	kpr_ns_service_key(pkt, &frontend);
 	svc = kpr_frontend_find(&frontend, PB_SVC_SCOPE_INT);
@@ -256,7 +343,34 @@ PB_INLINE int kpr_ns_open_pod(struct pb_packet *pkt, struct pb_svc_flow *flow)
 	if (PB_SVC_KIND(KPR_ONCE(svc->flags)) == PB_SVC_EXTERNAL_IP &&
 	    pb_dst_identity(pkt) != PB_IDENTITY_HOST)
 		return KPR_NS_NEXT;
-	return kpr_ns_select(pkt, &frontend, svc, flow);
+	return KPR_NS_VERDICT(kpr_ns_select(pkt, &frontend, svc, flow), PB_REASON_NO_SERVICE);
+}
+
+/*
+ * An error about a packet of a flow goes to who sent that. `stays`: it is on its way already.
+ * enum pb_forward; -1: about no flow, left as it is; -2: half written, drop it.
+ */
+PB_FUNCTION int kpr_ns_error(struct __sk_buff *ctx, struct pb_packet *pkt, int stays,
+			     struct bpf_fib_lookup *ret_route)
+{
+	const struct pb_ct *ct;
+	struct pb_icmp err;
+	struct pb_ct to;
+	int where = PB_FORWARD_STACK;
+
+	if (!pkt || !ret_route || pb_icmp_read(ctx, pkt, &err) < 0)
+		return -1;
+	ct = pb_ct_lookup(&err.key);
+	if (!ct)
+		return -1;
+	pb_icmp_outer(pkt, &err, ct, &to);
+	if (!stays)
+		where = pb_forward_route(ctx, pkt, &to, ret_route);
+	if (where > PB_FORWARD_NEIGH)
+		return where;
+	if (pb_icmp_translate(ctx, pkt, &err, ct, &to, pb_forward_hop(where)) < 0)
+		return -2;
+	return where;
 }
 
 /* What a new flow is translated to, without its source. */
@@ -275,21 +389,6 @@ PB_INLINE void kpr_ns_target(const struct pb_packet *pkt, const struct pb_svc_fl
 	ret_to->ifindex = pkt->ifindex;
 	if (flow->to.flags & PB_SVC_BACKEND_LOCAL)
 		ret_to->flags = PB_CT_LOCAL;
-}
-
-/* The address that translated packets leave with; false: the node has none of this family. */
-PB_INLINE bool kpr_ns_node_source(const struct pb_packet *pkt,
-				  const struct pb_svc_settings *settings, union pb_addr *ret_addr)
-{
-	if (pkt->family == 4) {
-		ret_addr->v4 = settings->node4;
-		ret_addr->v6[1] = 0;
-		ret_addr->v6[2] = 0;
-		ret_addr->v6[3] = 0;
-		return settings->node4 != 0;
-	}
-	pb_ct_copy_addr(ret_addr, (const union pb_addr *)settings->node6);
-	return ret_addr->v6[0] | ret_addr->v6[1] | ret_addr->v6[2] | ret_addr->v6[3];
 }
 
 /* From a device. A backend elsewhere answers to this node; one that is here to the client. */

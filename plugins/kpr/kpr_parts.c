@@ -340,12 +340,14 @@ void kpr_changes_drop(struct kpr_svc *svc)
 	svc->cap_changes = 0;
 }
 
-static void part_changed(struct kpr_svc *svc, const struct pb_backends *old,
-			 const struct pb_backends *value)
+static void part_changed(const struct kpr_model *m, struct kpr_svc *svc,
+			 const struct pb_backends *old, const struct pb_backends *value)
 {
 	struct kpr_port *port;
 	int rc = 0;
 
+	if (old && m->opts.part_goes)
+		m->opts.part_goes(m->opts.part_goes_arg, old, value);
 	LL_FOREACH (svc->ports, port)
 		if (port->synced && rc == 0)
 			rc = port_changed(svc, port, old, value);
@@ -373,7 +375,7 @@ int kpr_part_put(struct kpr_model *m, struct kpr_svc *svc, const char *key,
 		DL_APPEND(svc->parts, part);
 		svc->n_parts++;
 	}
-	part_changed(svc, part->value, value);
+	part_changed(m, svc, part->value, value);
 	part->value = value;
 	return 0;
 }
@@ -393,6 +395,6 @@ void kpr_part_gone(struct kpr_model *m, const char *key)
 	HASH_FIND_STR(m->parts, key, part);
 	if (!part)
 		return;
-	part_changed(part->svc, part->value, NULL);
+	part_changed(m, part->svc, part->value, NULL);
 	kpr_part_free(m, part);
 }

@@ -50,6 +50,12 @@ PB_INLINE bool kpr_is_loopback(const struct pb_svc_key *key)
 	return key->family == 4 && (key->addr.v4 & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
 }
 
+PB_INLINE bool kpr_is_loopback6(const struct pb_svc_key *key)
+{
+	return key->family == 6 && !(key->addr.v6[0] | key->addr.v6[1] | key->addr.v6[2]) &&
+	       key->addr.v6[3] == bpf_htonl(1);
+}
+
 PB_INLINE bool kpr_is_unspecified(const struct pb_svc_key *key)
 {
 	return !(key->addr.v6[0] | key->addr.v6[1] | key->addr.v6[2] | key->addr.v6[3]);
@@ -65,7 +71,7 @@ PB_INLINE bool kpr_is_own(const struct kpr_caller *who, const struct pb_svc_key 
 {
 	if (kpr_is_loopback(key))
 		return who->host;
-	return kpr_identity(key) == PB_IDENTITY_HOST;
+	return !kpr_is_loopback6(key) && kpr_identity(key) == PB_IDENTITY_HOST;
 }
 
 PB_INLINE bool kpr_is_node(const struct kpr_caller *who, const struct pb_svc_key *key)
@@ -74,6 +80,8 @@ PB_INLINE bool kpr_is_node(const struct kpr_caller *who, const struct pb_svc_key
 
 	if (kpr_is_loopback(key))
 		return who->host;
+	if (kpr_is_loopback6(key))
+		return false;
 	identity = kpr_identity(key);
 	return identity == PB_IDENTITY_HOST || identity == PB_IDENTITY_REMOTE_NODE;
 }

@@ -159,13 +159,21 @@ PB_INLINE bool kpr_pick(const struct pb_svc *svc, const struct kpr_asker *who, _
 	return kpr_slot_get(bpf_map_lookup_elem(&kpr_slots, &at), pool, ret);
 }
 
-PB_INLINE bool kpr_pick_affine(const struct pb_svc_key *key, const struct pb_svc *svc,
-			       const struct kpr_asker *who, __u32 pool, __u32 count,
-			       struct kpr_choice *ret)
+/*
+ * One try of kpr_choose(); `ret` knows the frontend. A function of its own, which the verifier
+ * looks at once instead of once for each try.
+ */
+__attribute__((noinline, weak)) int kpr_try(const struct pb_svc_key *key, const struct pb_svc *svc,
+					    const struct kpr_asker *who, __u32 pool,
+					    struct kpr_choice *ret)
 {
-	__u32 timeout = KPR_ONCE(svc->affinity_s);
 	struct kpr_affinity_key akey;
+	__u32 timeout, count;
 
+	if (!key || !svc || !who || !ret)
+		return false;
+	timeout = KPR_ONCE(svc->affinity_s);
+	count = KPR_ONCE(svc->count);
 	if (!timeout)
 		return kpr_pick(svc, who, pool, count, ret);
 	kpr_affinity_key_of(key, who, ret->id, &akey);
@@ -187,22 +195,21 @@ PB_INLINE enum kpr_outcome kpr_choose(const struct pb_svc_key *key, const struct
 	__u32 mask = pb_svc_tie(key, 0);
 
 	for (int i = 0; i < 3; i++) {
-		__u32 count, tie;
+		__u32 tie;
 
 		if (i > 0 || !svc)
 			svc = bpf_map_lookup_elem(&kpr_services, key);
 		if (!svc)
 			return KPR_NOT_OURS;
 		ret_choice->flags = KPR_ONCE(svc->flags);
-		count = KPR_ONCE(svc->count);
-		if (count == 0) {
+		if (KPR_ONCE(svc->count) == 0) {
 			if (i < 2)
 				continue;
 			return ret_choice->flags & PB_SVC_FAIL_OPEN ? KPR_NOT_OURS : KPR_NO_BACKEND;
 		}
 		tie = KPR_ONCE(svc->tie);
 		ret_choice->id = KPR_ONCE(svc->id);
-		if (!kpr_pick_affine(key, svc, who, tie ^ mask, count, ret_choice))
+		if (!kpr_try(key, svc, who, tie ^ mask, ret_choice))
 			continue;
 		if (KPR_ONCE(svc->tie) == tie)
 			return KPR_CHOSEN;

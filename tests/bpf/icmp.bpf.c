@@ -21,14 +21,24 @@ PB_INLINE int icmp_error(struct __sk_buff *ctx, struct pb_packet *pkt)
 	return pb_next(ctx);
 }
 
+PB_INLINE bool icmp_ttl_is_used_up(struct __sk_buff *ctx, const struct pb_packet *pkt)
+{
+	__u8 ttl = 0;
+
+	return bpf_skb_load_bytes(ctx, pkt->l3_off + (pkt->family == 4 ? 8 : 7), &ttl, 1) < 0 ||
+	       ttl <= 1;
+}
+
 PB_TC(icmp_translate)
 {
 	struct pb_packet *pkt = pb_packet();
 	struct pb_ct_key key;
 	struct pb_ct *ct;
 
-	if (!pkt)
+	if (!pkt || !pkt->family)
 		return pb_next(ctx);
+	if (icmp_ttl_is_used_up(ctx, pkt))
+		return pb_drop(ctx, PB_REASON_TTL_EXCEEDED);
 	if (pkt->protocol == IPPROTO_ICMP || pkt->protocol == IPPROTO_ICMPV6)
 		return icmp_error(ctx, pkt);
 	if (pb_frag_ports(ctx, pkt) < 0)

@@ -330,7 +330,10 @@ void packet_truncate(struct packet *p, size_t len)
 
 int packet_run(int prog_fd, const struct packet *in, struct packet_ctx *ctx, struct packet *ret_out)
 {
-	struct __sk_buff skb = {.ifindex = ctx->ifindex, .mark = ctx->mark};
+	struct __sk_buff skb = {.ifindex = ctx->ifindex,
+				.mark = ctx->mark,
+				.gso_size = ctx->gso_size,
+				.gso_segs = ctx->gso_segs};
 	static uint8_t out[PACKET_MAX + 512];
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in->data, .data_size_in = (__u32)in->len,
 		    .data_out = out, .data_size_out = sizeof(out), .ctx_in = &skb,
@@ -344,6 +347,7 @@ int packet_run(int prog_fd, const struct packet *in, struct packet_ctx *ctx, str
 	memcpy(ret_out->data, out, opts.data_size_out);
 	ret_out->len = opts.data_size_out;
 	ctx->mark = skb.mark;
+	ctx->gso_segs = skb.gso_segs;
 	ctx->verdict = (int)opts.retval;
 	return 0;
 }

@@ -115,7 +115,8 @@ uint16_t packet_sum(const void *data, size_t len);
 struct packet_ctx {
 	uint32_t ifindex; /* of a device in this network namespace; 0: lo */
 	uint32_t mark;
-	int verdict; /* TC_ACT_*: -1 pass, 2 drop, 7 redirect */
+	uint32_t gso_size, gso_segs; /* not 0: segments of a stream, merged; segs of the result */
+	int verdict;		     /* TC_ACT_*: -1 pass, 2 drop, 7 redirect */
 };
 
 /* Runs a tc program on `in`; `ret_out` may be the same packet. 0, or -errno of the test run. */

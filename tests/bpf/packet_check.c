@@ -218,6 +218,16 @@ static bool is_error(const struct packet_ip *ip)
 	return ip->protocol == IPPROTO_ICMPV6 && ip->icmp_type >= 1 && ip->icmp_type <= 127;
 }
 
+/* It ends where the error ends, whatever the frame has behind it. */
+static const char *read_quote(const struct packet *p, struct packet_view *ret)
+{
+	static struct packet error;
+
+	error.len = ret->ip.end;
+	memcpy(error.data, p->data, error.len);
+	return read_ip(&error, &ret->quote, ret->ip.payload_off, true);
+}
+
 const char *packet_read(const struct packet *p, struct packet_view *ret)
 {
 	size_t off = 12, tags = 0;
@@ -245,7 +255,7 @@ const char *packet_read(const struct packet *p, struct packet_view *ret)
 	ret->padding = p->len - ret->ip.end;
 	if (!is_error(&ret->ip))
 		return NULL;
-	why = read_ip(p, &ret->quote, ret->ip.payload_off, true);
+	why = read_quote(p, ret);
 	ret->has_quote = ret->quote.family != 0;
 	return why;
 }

@@ -17,12 +17,12 @@ struct {
 PB_INLINE void reply_translate4(struct __sk_buff *ctx, struct pb_packet *pkt,
 				const struct reply_plan *plan)
 {
+	const __u64 zero = pkt->protocol == IPPROTO_TCP ? 0 : BPF_F_MARK_MANGLED_0;
 	const __u32 check = pkt->l4_off + (pkt->protocol == IPPROTO_TCP ? 16 : 6);
 
 	pb_packet_keep_orig(pkt);
-	bpf_l4_csum_replace(ctx, check, pkt->daddr.v4, plan->to.v4,
-			    4 | BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
-	bpf_l4_csum_replace(ctx, check, pkt->dport, plan->port, 2 | BPF_F_MARK_MANGLED_0);
+	bpf_l4_csum_replace(ctx, check, pkt->daddr.v4, plan->to.v4, 4 | BPF_F_PSEUDO_HDR | zero);
+	bpf_l4_csum_replace(ctx, check, pkt->dport, plan->port, 2 | zero);
 	bpf_l3_csum_replace(ctx, pkt->l3_off + 10, pkt->daddr.v4, plan->to.v4, 4);
 	bpf_skb_store_bytes(ctx, pkt->l3_off + 16, &plan->to.v4, 4, 0);
 	bpf_skb_store_bytes(ctx, pkt->l4_off + 2, &plan->port, 2, 0);
@@ -33,12 +33,13 @@ PB_INLINE void reply_translate4(struct __sk_buff *ctx, struct pb_packet *pkt,
 PB_INLINE void reply_translate6(struct __sk_buff *ctx, struct pb_packet *pkt,
 				const struct reply_plan *plan)
 {
+	const __u64 zero = pkt->protocol == IPPROTO_TCP ? 0 : BPF_F_MARK_MANGLED_0;
 	const __u32 check = pkt->l4_off + (pkt->protocol == IPPROTO_TCP ? 16 : 6);
 	__u64 diff = bpf_csum_diff((__be32 *)&pkt->daddr, 16, (__be32 *)&plan->to, 16, 0);
 
 	pb_packet_keep_orig(pkt);
-	bpf_l4_csum_replace(ctx, check, 0, diff, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
-	bpf_l4_csum_replace(ctx, check, pkt->dport, plan->port, 2 | BPF_F_MARK_MANGLED_0);
+	bpf_l4_csum_replace(ctx, check, 0, diff, BPF_F_PSEUDO_HDR | zero);
+	bpf_l4_csum_replace(ctx, check, pkt->dport, plan->port, 2 | zero);
 	bpf_skb_store_bytes(ctx, pkt->l3_off + 24, &plan->to, 16, 0);
 	bpf_skb_store_bytes(ctx, pkt->l4_off + 2, &plan->port, 2, 0);
 	pkt->daddr = plan->to;
@@ -65,10 +66,13 @@ PB_TC(reply_answer)
 
 	if (!pkt || !plan)
 		return pb_pass(ctx);
-	if (plan->port && pkt->l4_off && pkt->family == 4)
-		reply_translate4(ctx, pkt, plan);
-	if (plan->port && pkt->l4_off && pkt->family == 6)
-		reply_translate6(ctx, pkt, plan);
+	if (plan->port && pkt->l4_off &&
+	    (pkt->protocol == IPPROTO_TCP || pkt->protocol == IPPROTO_UDP)) {
+		if (pkt->family == 4)
+			reply_translate4(ctx, pkt, plan);
+		else
+			reply_translate6(ctx, pkt, plan);
+	}
 	plan->result = reply_make(ctx, pkt, plan);
 	if (plan->result == 0)
 		return pb_reply_send(ctx, pkt, PB_REASON_NO_SERVICE);

@@ -209,6 +209,31 @@ Test(reply, D15_a_packet_that_was_translated_before_is_quoted_as_the_client_sent
 	pb_dp_object_free(object);
 }
 
+Test(reply, a_packet_that_the_kernel_merged_of_segments_is_answered_as_one)
+{
+	struct reply_plan plan = {0};
+	static const struct reply_case merged[] = {
+		{"TCP",
+		 {V4, TCP_TO_80, .tcp_flags = PACKET_ACK, .ack = 777, .payload_len = 2800},
+		 {RST_BACK, .tcp_flags = PACKET_RST, .seq = 777}},
+		{"UDP over IPv6", {V6, UDP_TO_53, .payload_len = 2800}, {ICMP6(1, 4)}},
+	};
+
+	open_on(PB_HOOK_DEV_INGRESS);
+	set_plan(&plan);
+	for (size_t i = 0; i < PB_ARRAY_LEN(merged); i++) {
+		static struct packet in, out, should;
+		struct packet_ctx ctx = {.gso_size = 1400, .gso_segs = 2};
+
+		packet_build(&in, &merged[i].in);
+		cr_expect_eq(sandbox_packet(PB_HOOK_DEV_INGRESS, &in, &ctx, &out), 7);
+		expect(&merged[i], &in, &should);
+		cr_expect_null(packet_diff(&out, &should), "%s", packet_diff(&out, &should));
+		cr_expect_eq(ctx.gso_segs, 0, "the answer is no segments any more");
+	}
+	pb_dp_object_free(object);
+}
+
 /* ---- what is never answered ---- */
 
 struct refused_case {

@@ -84,7 +84,7 @@ if sanitized; then
 else
 	then_ok "it takes less than 15 MiB ($((rss / 1024)) KiB)" test "$rss" -lt $((15 << 20))
 fi
-for command in "plugin list" "chain show" "map list" "endpoint list" "identity list" "ip list" help version; do
+for command in "plugin list" "chain show" "map list" "endpoint list" "identity list" "ip list" "ct list" "nat list" help version; do
 	# shellcheck disable=SC2086 # words
 	then_ok "$command answers" patchbay_on node-a $command
 	# shellcheck disable=SC2086

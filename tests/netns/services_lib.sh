@@ -156,6 +156,8 @@ cluster_add() {
 	node_add node-a
 	node_add node-b
 	outside_add
+	# Every refused datagram is to be told: the kernel would limit its ICMP errors.
+	for node in "${nodes[@]}" outside; do sysctl_in "$node" net.ipv4.icmp_ratemask=0; done
 	for pod; do
 		node=${pod#*@}
 		pod=${pod%@*}
@@ -237,9 +239,12 @@ hooked() {
 	[ "$(patchbay_on "$1" -o json endpoint list | jq '[(.items? // .)[] | select(.interface != "")] | length')" = "$n" ]
 }
 
-# programmed NODE NAME: the node's kpr has written the Service.
+# programmed NODE NAME [STATE]: the node's kpr has written the Service: all of its frontends are "ok",
+# or have no backends, or STATE.
 programmed() {
-	[ "$(patchbay_on "$1" service list -o json | jq -r --arg n "$2" '[.[] | select(.name == $n) | .state] | unique | join(" ")')" = "${3:-ok}" ]
+	patchbay_on "$1" service list -o json | jq -e --arg n "$2" --arg s "${3:-}" '
+		[.[] | select(.name == $n) | .state] | length > 0 and
+			all(if $s != "" then . == $s else . == "ok" or startswith("no backends") end)' >/dev/null
 }
 
 # everywhere NAME [STATE]: on all nodes within ten seconds.
@@ -247,8 +252,8 @@ everywhere() {
 	local node
 
 	for node in "${nodes[@]}"; do
-		wait_until "programmed $node $1 '${2:-ok}'" 10 || {
-			note "Service $1 isn't \"${2:-ok}\" on $node:"
+		wait_until "programmed $node $1 '${2:-}'" 10 || {
+			note "Service $1 isn't ${2:-programmed} on $node:"
 			patchbay_on "$node" service list | sed 's/^/#     /'
 			return 1
 		}

@@ -14,7 +14,7 @@
 . "$(dirname "$0")/lib.sh"
 sandbox "$0" "$@"
 # shellcheck source=tests/netns/services_lib.sh
-. "$(dirname "$0")/services_lib.sh"
+. "$PB_TOP_SRCDIR/tests/netns/services_lib.sh"
 missing=$(services_missing)
 [ -z "$missing" ] || skip_all "$missing"
 
@@ -122,7 +122,7 @@ ask_all() {
 
 # row_of PLACE TARGET: eight words, as answered.
 row_of() {
-	awk -v target="$2" '{ split($1, id, ":") } id[1] == target { printf "%s%s", sep, $2; sep = " " }' \
+	awk -v target="$2" '{ split($1, id, ":") } id[1] == target { printf "%s%s", sep, $3 == "" ? $2 : $2 "=" $3; sep = " " }' \
 		"$PB_TMP/answers.$1"
 }
 

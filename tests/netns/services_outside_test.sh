@@ -12,7 +12,7 @@
 . "$(dirname "$0")/lib.sh"
 sandbox "$0" "$@"
 # shellcheck source=tests/netns/services_lib.sh
-. "$(dirname "$0")/services_lib.sh"
+. "$PB_TOP_SRCDIR/tests/netns/services_lib.sh"
 missing=$(services_missing)
 [ -z "$missing" ] || skip_all "$missing"
 modes=${PB_MATRIX_MODE:-snat dsr}
@@ -101,6 +101,8 @@ node_ports() {
 fragments() {
 	begin "C17_fragments_$1"
 	for at in $here $there; do
+		# With DSR the first is too big by the option: the client learns that from an ICMP error.
+		[ "$1" = snat ] || ask outside --times 8 --size 5120 udp "$at" 30180 >"$PB_TMP/out"
 		then_is "5120 bytes to a remote and a local backend, $at" \
 			"$(who_of outside 20 --size 5120 udp "$at" 30180)" "web-a web-b"
 	done
@@ -238,6 +240,7 @@ wait $checks
 then_is "every check is answered" "$(sort "$PB_TMP/checks" | uniq -c | tr -s ' ')" " 100 200"
 when "the Service goes"
 unwrite svc-local
+names=${names/ local/}
 then_within "its port is closed at once" 10 "! health outside $there"
 
 begin C10_session_affinity_from_outside
@@ -261,7 +264,7 @@ done
 
 begin C19_cluster_ip_from_outside
 then_is "is dropped" "$(ask outside --timeout-ms 700 tcp 10.96.3.2 80)" timeout
-restart snat random "external_cluster_ip: true"
+restart snat random "cluster_ip_external: true"
 then_is "unless it is allowed" "$(ask outside tcp 10.96.3.2 80)" web-b
 
 begin C20_a_device_that_comes_later

@@ -196,6 +196,61 @@ Test(config, keys_of_identities)
 	pb_config_free(c);
 }
 
+Test(config, keys_of_conntrack)
+{
+	struct pb_config *c = parse("");
+
+	cr_expect_eq(c->datapath.ct_tcp_established, 21600);
+	cr_expect_eq(c->datapath.ct_tcp_opening, 60);
+	cr_expect_eq(c->datapath.ct_tcp_closing, 10);
+	cr_expect_eq(c->datapath.ct_other, 60);
+	cr_expect_eq(c->datapath.ct_gc_interval, 0);
+	pb_config_free(c);
+	c = parse("datapath:\n  devices: [eth0]\n  conntrack: {tcp_established: 100, "
+		  "tcp_opening: 5, tcp_closing: 1, other: 604800, gc_interval: 43200}\n");
+	cr_expect_eq(c->datapath.n_devices, 1);
+	cr_expect_eq(c->datapath.ct_tcp_established, 100);
+	cr_expect_eq(c->datapath.ct_tcp_opening, 5);
+	cr_expect_eq(c->datapath.ct_tcp_closing, 1);
+	cr_expect_eq(c->datapath.ct_other, 604800);
+	cr_expect_eq(c->datapath.ct_gc_interval, 43200);
+	pb_config_free(c);
+	c = parse("datapath:\n  conntrack:\n    gc_interval: auto\n");
+	cr_expect_eq(c->datapath.ct_gc_interval, 0);
+	pb_config_free(c);
+	c = parse("datapath:\n  conntrack:\n");
+	cr_expect_eq(c->datapath.ct_other, 60);
+	pb_config_free(c);
+}
+
+Test(config, keys_of_conntrack_are_checked)
+{
+	static const struct refusal cases[] = {
+		{"datapath: {conntrack: {tcp_openin: 5}}",
+		 "1: datapath.conntrack.tcp_openin: unknown key; did you mean \"tcp_opening\"?"},
+		{"datapath: {conntrack: {x: 5}}",
+		 "1: datapath.conntrack.x: unknown key; known are tcp_established, tcp_opening, "
+		 "tcp_closing, other, gc_interval"},
+		{"datapath: {conntrack.other: 5}",
+		 "1: datapath.conntrack.other: unknown key; known are devices, cgroup, bpffs, "
+		 "attach, conntrack"},
+		{"datapath: {conntrack: 5}",
+		 "1: datapath.conntrack: must be a mapping, not a number"},
+		{"datapath: {conntrack: {other: 0}}",
+		 "1: datapath.conntrack.other: 0 is out of range; give 1 to 604800"},
+		{"datapath: {conntrack: {other: auto}}",
+		 "1: datapath.conntrack.other: must be a whole number, not a string"},
+		{"datapath: {conntrack: {gc_interval: 0}}",
+		 "1: datapath.conntrack.gc_interval: 0 is out of range; give 1 to 43200 or auto"},
+		{"datapath: {conntrack: {gc_interval: never}}",
+		 "1: datapath.conntrack.gc_interval: must be a whole number or auto, not a string"},
+		{"datapath: {conntrac: {}}",
+		 "1: datapath.conntrac: unknown key; did you mean \"conntrack\"?"},
+	};
+
+	refuse_all(cases, PB_ARRAY_LEN(cases));
+}
+
 Test(config, I6_an_entry_of_identity_labels_that_makes_no_sense_is_named)
 {
 	static const struct refusal cases[] = {

@@ -22,6 +22,11 @@ static void open_there(const struct node_service *s)
 	}
 	node_service(&node, s);
 	node_service(&there, s);
+	/* Who is who: the first node, and which node has the pod. */
+	node_identity(&there, "172.18.0.2", PB_IDENTITY_REMOTE_NODE, NULL);
+	node_identity(&there, "fd00:18::2", PB_IDENTITY_REMOTE_NODE, NULL);
+	node_identity(&node, POD, 300, "172.18.0.3");
+	node_identity(&node, POD6, 300, "172.18.0.3");
 }
 
 /* The client's packet passes the first node, then the second; the pod gets `should`. */
@@ -165,8 +170,61 @@ static void D22_another_node_takes_the_flow_over(void)
 	node_close(&there);
 }
 
+static void inside(const struct node_service *s, const struct packet_spec *in)
+{
+	open_there(s);
+	connection(*in);
+	CHECK_NUMBER(node_entries(&node), 1);
+	CHECK_NUMBER(node_entries(&there), 2);
+	CHECK_NUMBER(node_stats(&node).sent, 1);
+	CHECK_NUMBER(node_stats(&there).arrived, 1);
+	node_close(&there);
+}
+
+static void D4_D6_a_connection_that_begins_inside_a_tunnel(void)
+{
+	struct packet_spec in = tcp(PACKET_SYN);
+
+	inside(&web, &in);
+}
+
+static void D4_D6_the_same_with_IPv6_inside_a_tunnel(void)
+{
+	struct packet_spec in = tcp6(PACKET_SYN);
+
+	inside(&web6, &in);
+}
+
+static void D36_what_isnt_believed_doesnt_come_out_of_a_tunnel(void)
+{
+	struct packet_spec in = tcp(PACKET_SYN);
+	static struct packet p;
+
+	open_there(&web);
+	CHECK_NUMBER(run_spec(DEV, &in, &p), SENT);
+	/* The Service is gone. */
+	node_service_gone(&there, &web);
+	CHECK_NUMBER(node_run(&there, DEV, &p, &out), DROP);
+	CHECK_NUMBER(node_drops(&there, DEV, PB_REASON_INVALID_PACKET), 1);
+	CHECK_NUMBER(node_stats(&there).untrusted, 1);
+	/* Whoever sends it is no node: it isn't even unpacked. */
+	node_service(&there, &web);
+	node_identity(&there, "172.18.0.2", PB_IDENTITY_WORLD, NULL);
+	CHECK_NUMBER(node_run(&there, DEV, &p, &out), PASS);
+	CHECK(packet_diff(&out, &p) == NULL);
+	CHECK_NUMBER(node_entries(&there), 0);
+	node_close(&there);
+}
+
 int main(void)
 {
+	static const struct node_config ipip = {.mode = DSR_MODE_DSR,
+						.with_kpr = true,
+						.dispatch = DSR_IPIP};
+	static const struct node_config geneve = {.mode = DSR_MODE_DSR,
+						  .with_kpr = true,
+						  .dispatch = DSR_GENEVE};
+
 	if (!may_run())
 		return 0;
 	CASE_WITH(&both, D4_D6_a_connection_over_two_nodes);
@@ -174,5 +232,13 @@ int main(void)
 	CASE_WITH(&both, D8_datagrams_over_two_nodes);
 	CASE_WITH(&both, D2_the_mode_of_a_Service_is_kept_per_flow_after_unloading);
 	CASE_WITH(&both, D22_another_node_takes_the_flow_over);
+	CASE_WITH(&ipip, D4_D6_a_connection_that_begins_inside_a_tunnel);
+	CASE_WITH(&ipip, D4_D6_the_same_with_IPv6_inside_a_tunnel);
+	CASE_WITH(&ipip, D8_datagrams_over_two_nodes);
+	CASE_WITH(&ipip, D36_what_isnt_believed_doesnt_come_out_of_a_tunnel);
+	CASE_WITH(&geneve, D4_D6_a_connection_that_begins_inside_a_tunnel);
+	CASE_WITH(&geneve, D4_D6_the_same_with_IPv6_inside_a_tunnel);
+	CASE_WITH(&geneve, D8_datagrams_over_two_nodes);
+	CASE_WITH(&geneve, D36_what_isnt_believed_doesnt_come_out_of_a_tunnel);
 	return finish();
 }

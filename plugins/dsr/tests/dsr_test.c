@@ -66,13 +66,18 @@ Test(dsr, the_configuration_becomes_constants_of_the_programs)
 	expect_loads("{\"mode\":\"hybrid\",\"strip\":false}", DSR_MODE_HYBRID, 0, 0);
 	expect_loads("{\"mode\":\"snat\",\"node_addresses\":\"any\"}", DSR_MODE_SNAT, 1, 1);
 	expect_loads("{\"tunnel\":\"disabled\"}", DSR_MODE_DSR, 1, 0);
+	make("{\"dispatch\":\"geneve\"}");
+	cr_assert_eq(pb_fake_load(fake), 0, "%s", pb_fake_failure(fake));
+	cr_expect_eq(constant("dsr_dispatch"), DSR_GENEVE);
+	cr_expect_eq(pb_fake_reconfigure(fake, "{\"dispatch\":\"ipip\"}"), 0);
+	cr_expect_eq(constant("dsr_dispatch"), DSR_IPIP);
 }
 
 Test(dsr, bad_values_are_refused_with_a_list_of_the_good_ones)
 {
 	expect_refused("{\"mode\":\"DSR\"}", "mode: must be one of dsr, hybrid, snat");
 	expect_refused("{\"mode\":1}", "mode: must be one of dsr, hybrid, snat");
-	expect_refused("{\"dispatch\":\"gre\"}", "dispatch: must be one of opt");
+	expect_refused("{\"dispatch\":\"gre\"}", "dispatch: must be one of opt, geneve, ipip");
 	expect_refused("{\"strip\":\"yes\"}", "strip: must be true or false");
 	expect_refused("{\"node_addresses\":\"all\"}", "node_addresses: must be one of known, any");
 	expect_refused("{\"tunnel\":\"ipip\"}", "tunnel: must be one of disabled, vxlan, geneve");
@@ -139,7 +144,7 @@ Test(dsr, status_and_metrics_show_the_sum_over_all_CPUs)
 	cr_expect_str_eq(json, "{\"mode\":\"hybrid\",\"dispatch\":\"opt\",\"strip\":true,"
 			       "\"node_addresses\":\"known\",\"sent\":7,\"arrived\":0,"
 			       "\"no_space\":2,\"mtu\":0,\"untrusted\":1,\"nat_missing\":0,"
-			       "\"conflicts\":0,\"moved\":0,\"icmp\":0,\"kept\":7}");
+			       "\"conflicts\":0,\"moved\":0,\"kept\":7}");
 	free(json);
 	cr_expect_eq(pb_fake_command(fake, "dsr status", &arg, 1, &json), -EINVAL);
 	pb_fake_advance_ms(fake, 1000);

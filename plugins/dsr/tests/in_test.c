@@ -540,6 +540,142 @@ static void D42_a_tag_inside_the_frame_is_counted_right(void)
 	answered_as(&plain, VIP, 443, 5000);
 }
 
+/* ---- Geneve that isn't as it should be ---- */
+
+#define HEADERS (14 + 20 + 8)
+
+/* From another node, or from whoever has `src`. `tunnel`: what is behind UDP; a SYN follows. */
+static void tunnelled(struct packet *p, const char *src, const uint8_t *tunnel, size_t len)
+{
+	struct packet_spec in = arriving(tcp(PACKET_SYN), NULL);
+	static uint8_t payload[256];
+	static struct packet inner;
+	struct packet_spec outer = {.src = src,
+				    .dst = "172.18.0.2",
+				    .protocol = IPPROTO_UDP,
+				    .sport = 50000,
+				    .dport = 6081,
+				    .payload = payload};
+
+	packet_build(&inner, &in);
+	memcpy(payload, tunnel, len);
+	memcpy(payload + len, inner.data, inner.len);
+	outer.payload_len = len + inner.len;
+	packet_build(p, &outer);
+}
+
+static void Geneve_in_other_shapes(void)
+{
+	static const struct {
+		uint8_t tunnel[28];
+		size_t len;
+		const char *src;
+		int verdict;
+		bool out; /* it comes out */
+	} rows[] = {
+		/* As it should be; with an option that may be ignored before it. */
+		{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 20,
+		 "172.18.0.9",
+		 PASS,
+		 true},
+		{{4, 0x40, 0x65, 0x58, 0, 0,   2,  0,	9, 9, 0x01,
+		  0, 1,	   0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 24,
+		 "172.18.0.9",
+		 PASS,
+		 true},
+		/* A critical one that nobody knows; ours with a wrong length; past the end. */
+		{{4, 0x40, 0x65, 0x58, 0, 0,   2,  0,	9, 9, 0x81,
+		  0, 1,	   0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 24,
+		 "172.18.0.9",
+		 DROP,
+		 false},
+		{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 3, 198, 51, 100, 1, 1, 0xbb},
+		 20,
+		 "172.18.0.9",
+		 DROP,
+		 false},
+		{{2, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 20,
+		 "172.18.0.9",
+		 DROP,
+		 false},
+		/* The inner packet is of another family than the frontend. */
+		{{6, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 5},
+		 28,
+		 "172.18.0.9",
+		 DROP,
+		 false},
+		/* No option; another network; another version; no Ethernet; no node. */
+		{{0, 0, 0x65, 0x58, 0, 0, 2, 0}, 8, "172.18.0.9", PASS, false},
+		{{3, 0x40, 0x65, 0x58, 0, 0, 9, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 20,
+		 "172.18.0.9",
+		 PASS,
+		 false},
+		{{0x43, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 20,
+		 "172.18.0.9",
+		 PASS,
+		 false},
+		{{3, 0x40, 0x08, 0x00, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 20,
+		 "172.18.0.9",
+		 PASS,
+		 false},
+		{{3, 0x40, 0x65, 0x58, 0, 0, 2, 0, 1, 0x4b, 0x81, 2, 198, 51, 100, 1, 1, 0xbb},
+		 20,
+		 "192.0.2.66",
+		 PASS,
+		 false},
+	};
+	struct packet_spec plain = arriving(tcp(PACKET_SYN), NULL);
+	static struct packet p;
+
+	node_service(&node, &web);
+	node_identity(&node, "172.18.0.9", PB_IDENTITY_REMOTE_NODE, NULL);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		bool ok = case_ok;
+
+		case_ok = true;
+		forget_all();
+		tunnelled(&p, rows[i].src, rows[i].tunnel, rows[i].len);
+		CHECK_NUMBER(node_run(&node, DEV, &p, &out), rows[i].verdict);
+		if (rows[i].out)
+			CHECK_PACKET(&out, &plain);
+		else if (rows[i].verdict == PASS)
+			CHECK(packet_diff(&out, &p) == NULL);
+		CHECK_NUMBER(node_entries(&node), rows[i].out ? 2 : 0);
+		if (!case_ok)
+			printf("# row %zu\n", i);
+		case_ok = case_ok && ok;
+	}
+}
+
+static void Geneve_cut_short_at_every_byte(void)
+{
+	static const uint8_t tunnel[] = {3,    0x40, 0x65, 0x58, 0,   0, 2, 0,	  1, 0x4b,
+					 0x81, 2,    198,  51,	 100, 1, 1, 0xbb, 0, 0};
+	static struct packet p, cut;
+
+	node_service(&node, &web);
+	node_identity(&node, "172.18.0.9", PB_IDENTITY_REMOTE_NODE, NULL);
+	tunnelled(&p, "172.18.0.9", tunnel, sizeof(tunnel));
+	for (size_t len = HEADERS; len < p.len; len++) {
+		int verdict;
+
+		cut = p;
+		packet_truncate(&cut, len);
+		verdict = node_run(&node, DEV, &cut, &out);
+		CHECK(verdict == PASS || verdict == DROP);
+		forget_all();
+	}
+	CHECK_NUMBER(node_drops(&node, DEV, PB_REASON_MISSED_TAIL_CALL), 0);
+	CHECK(node_drops(&node, DEV, PB_REASON_INVALID_PACKET) > 0);
+}
+
 int main(void)
 {
 	static const struct node_config keep = {.mode = DSR_MODE_DSR, .keep_option = true};
@@ -575,5 +711,7 @@ int main(void)
 	CASE(D20_a_forgotten_flow_is_dropped_both_ways);
 	CASE(D17_fragments_the_first_is_read);
 	CASE(D42_a_tag_inside_the_frame_is_counted_right);
+	CASE(Geneve_in_other_shapes);
+	CASE(Geneve_cut_short_at_every_byte);
 	return finish();
 }

@@ -279,6 +279,7 @@ int node_open(struct node *n, const struct node_config *config)
 	if (rc < 0)
 		return rc;
 	inet_pton(AF_INET, "172.18.0.2", &settings.node4);
+	inet_pton(AF_INET6, "fd00:18::2", settings.node6);
 	if (bpf_map_update_elem(node_map(n, "pb_ct_settings"), &zero, &times, 0) < 0 ||
 	    bpf_map_update_elem(node_map(n, "kpr_settings"), &zero, &settings, 0) < 0)
 		return -errno;

@@ -41,7 +41,7 @@ static void new_flow(const struct node_service *s)
 
 /* ---- what is taken over ---- */
 
-static void D4_a_SYN_carries_the_frontend(void)
+static void D4_D26_a_SYN_carries_the_frontend(void)
 {
 	struct packet_spec in = tcp(PACKET_SYN);
 	struct pb_ct ct = {0};
@@ -469,14 +469,172 @@ static void a_backend_without_a_route_drops_and_remembers_nothing(void)
 	CHECK_NUMBER(node_entries(&node), 0);
 }
 
+/* ---- in front of the packet ---- */
+
+/* What is behind `len` bytes of outer headers, which end with an inner Ethernet header or not. */
+static void inside(size_t len, bool has_eth, const struct packet_spec *should)
+{
+	static struct packet inner;
+	size_t from = has_eth ? 14 + len - 14 : 14 + len;
+	size_t eth = has_eth ? 0 : 14;
+
+	CHECK(out.len > from + 20);
+	memcpy(inner.data, out.data, 14);
+	inner.data[12] = should->src[4] == ':' ? 0x86 : 0x08;
+	inner.data[13] = should->src[4] == ':' ? 0xdd : 0x00;
+	memcpy(inner.data + eth, out.data + from, out.len - from);
+	inner.len = out.len - from + eth;
+	CHECK_PACKET(&inner, should);
+}
+
+static void outer_is(const char *src, const char *dst, uint8_t protocol)
+{
+	struct packet_view view;
+	const char *why = packet_check(&out);
+
+	if (why)
+		printf("# %s\n", why);
+	CHECK(!why && packet_read(&out, &view) == NULL);
+	CHECK(strcmp(view.ip.src, src) == 0 && strcmp(view.ip.dst, dst) == 0);
+	CHECK_NUMBER(view.ip.protocol, protocol);
+	CHECK_NUMBER(view.ip.ttl, 64);
+}
+
+static void IPIP_takes_the_clients_packet_to_the_backend(void)
+{
+	struct packet_spec in = tcp(PACKET_SYN), should = in;
+	struct pb_ct ct = {0};
+
+	should.ttl = 63;
+	in.vlan[0] = 42;
+	new_flow(&web);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	outer_is("172.18.0.2", POD, IPPROTO_IPIP);
+	inside(20, false, &should);
+	/* Later packets are kpr-nat's, which changes the destination. */
+	CHECK(ct_get(&in, &ct) && ct.flags == (PB_CT_SINGLE | PB_CT_DSR) &&
+	      ct.dport == htons(8443));
+	in = tcp6(PACKET_SYN);
+	should = in;
+	should.ttl = 63;
+	new_flow(&web6);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	outer_is("fd00:18::2", POD6, 41);
+	inside(40, false, &should);
+}
+
+static void D15_D16_IPIP_needs_20_bytes(void)
+{
+	struct packet_spec in = udp(1480 - 28);
+
+	new_flow(&dns);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	CHECK_NUMBER(out.len, 14 + 1500);
+	in = udp(1481 - 28);
+	in.sport++;
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	CHECK_NUMBER(out.data[14 + 9], IPPROTO_ICMP);
+	CHECK_NUMBER(out.data[14 + 26] << 8 | out.data[14 + 27], 1480);
+	CHECK_NUMBER(node_stats(&node).mtu, 1);
+}
+
+static void D10_options_need_no_room_in_a_tunnel(void)
+{
+	struct packet_spec in = tcp(PACKET_SYN), should = in;
+
+	in.options = "010101010101010101010101010101010101010101010101010101010101010101010101";
+	should = in;
+	should.ttl = 63;
+	new_flow(&web);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	inside(20, false, &should);
+}
+
+static const uint8_t geneve4[] = {0x03, 0x40, 0x65, 0x58, 0,   0, 2, 0,	   0x01, 0x4b,
+				  0x81, 2,    198,  51,	  100, 1, 1, 0xbb, 0,	 0};
+
+static void Geneve_takes_the_packet_to_the_backends_node(void)
+{
+	struct packet_spec in = tcp(PACKET_SYN), should = to_backend(in);
+
+	should.ttl = 63;
+	node_identity(&node, POD, 300, "172.18.0.3");
+	new_flow(&web);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	outer_is("172.18.0.2", "172.18.0.3", IPPROTO_UDP);
+	CHECK_NUMBER(out.data[36] << 8 | out.data[37], 6081);
+	CHECK(memcmp(out.data + 42, geneve4, sizeof(geneve4)) == 0);
+	inside(62, true, &should);
+	in = tcp6(PACKET_SYN);
+	should = to_backend(in);
+	should.ttl = 63;
+	node_identity(&node, POD6, 300, "172.18.0.3");
+	new_flow(&web6);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	outer_is("172.18.0.2", "172.18.0.3", IPPROTO_UDP);
+	CHECK_NUMBER(out.data[42], 6);
+	CHECK_NUMBER(out.data[42 + 11], 5);
+	CHECK_NUMBER(out.data[42 + 28] << 8 | out.data[42 + 29], 443);
+	inside(74, true, &should);
+}
+
+static void Geneve_to_an_unknown_node_is_dropped(void)
+{
+	struct packet_spec in = tcp(PACKET_SYN);
+
+	new_flow(&web);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), DROP);
+	CHECK_NUMBER(node_drops(&node, DEV, PB_REASON_NO_TUNNEL), 1);
+	CHECK_NUMBER(node_entries(&node), 0);
+}
+
+static void D15_D16_Geneve_needs_62_bytes(void)
+{
+	struct packet_spec in = udp(1438 - 28);
+
+	node_identity(&node, POD, 300, "172.18.0.3");
+	new_flow(&dns);
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	CHECK_NUMBER(out.len, 14 + 1500);
+	in = udp(1439 - 28);
+	in.sport++;
+	CHECK_NUMBER(run_spec(DEV, &in, &out), SENT);
+	CHECK_NUMBER(out.data[14 + 9], IPPROTO_ICMP);
+	CHECK_NUMBER(out.data[14 + 26] << 8 | out.data[14 + 27], 1438);
+}
+
+static void D17_fragments_never_go_into_a_tunnel(void)
+{
+	struct packet_spec in = udp(2000);
+	static struct packet whole, parts[2];
+
+	packet_build(&whole, &in);
+	CHECK_NUMBER(packet_fragment(&whole, 1024, 1024, 77, parts, 2), 2);
+	new_flow(&dns);
+	CHECK_NUMBER(node_run(&node, DEV, &parts[0], &out), PASS);
+	CHECK(packet_diff(&out, &parts[0]) == NULL);
+}
+
+static void D25_what_a_pod_sends_never_carries_it(void)
+{
+	struct packet_spec in = tcp(PACKET_SYN);
+
+	new_flow(&web);
+	CHECK_NUMBER(run_spec(PB_HOOK_POD_EGRESS, &in, &out), PASS);
+	CHECK_PACKET(&out, &in);
+	CHECK_NUMBER(node_entries(&node), 0);
+}
+
 int main(void)
 {
+	static const struct node_config ipip = {.mode = DSR_MODE_DSR, .dispatch = DSR_IPIP};
+	static const struct node_config geneve = {.mode = DSR_MODE_DSR, .dispatch = DSR_GENEVE};
 	static const struct node_config hybrid = {.mode = DSR_MODE_HYBRID};
 	static const struct node_config snat = {.mode = DSR_MODE_SNAT};
 
 	if (!may_run())
 		return 0;
-	CASE(D4_a_SYN_carries_the_frontend);
+	CASE(D4_D26_a_SYN_carries_the_frontend);
 	CASE(D5_a_SYN_again_carries_it_again);
 	CASE(D6_D41_later_packets_carry_nothing_and_are_kpr_nats);
 	CASE(D7_a_SYN_ACK_that_opens_nothing_is_left_alone);
@@ -506,5 +664,14 @@ int main(void)
 	CASE(D31_the_last_hop_is_answered_by_this_node);
 	CASE(D42_a_VLAN_tag_counts_for_nothing_and_stays_behind);
 	CASE(a_backend_without_a_route_drops_and_remembers_nothing);
+	CASE_WITH(&ipip, IPIP_takes_the_clients_packet_to_the_backend);
+	CASE_WITH(&ipip, D15_D16_IPIP_needs_20_bytes);
+	CASE_WITH(&ipip, D17_fragments_never_go_into_a_tunnel);
+	CASE_WITH(&ipip, D10_options_need_no_room_in_a_tunnel);
+	CASE_WITH(&geneve, Geneve_takes_the_packet_to_the_backends_node);
+	CASE_WITH(&geneve, Geneve_to_an_unknown_node_is_dropped);
+	CASE_WITH(&geneve, D15_D16_Geneve_needs_62_bytes);
+	CASE_WITH(&geneve, D17_fragments_never_go_into_a_tunnel);
+	CASE(D25_what_a_pod_sends_never_carries_it);
 	return finish();
 }

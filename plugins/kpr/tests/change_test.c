@@ -69,6 +69,8 @@ static void setup(void)
 	pb_fake_map_define(fake, "kpr_maglev", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct pb_svc_slot),
 			   16);
 	pb_fake_map_mappable(fake, "kpr_maglev");
+	pb_fake_map_define(fake, "kpr_reverse", BPF_MAP_TYPE_LRU_HASH,
+			   sizeof(struct kpr_reverse_key), sizeof(struct kpr_reverse), 64);
 	pb_fake_map_define(fake, "kpr_settings", BPF_MAP_TYPE_ARRAY, 4,
 			   sizeof(struct pb_svc_settings), 1);
 	pb_fake_map_mappable(fake, "kpr_settings");

@@ -319,11 +319,19 @@ static const char *where(const struct bed_out *out)
 
 const char *bed_show(const struct bed_out *out)
 {
-	static char text[200];
+	static char text[400];
 	const struct packet_ip *ip = &out->view.ip;
 
 	if (out->verdict == 2)
 		snprintf(text, sizeof(text), "dropped %u", out->record.reason);
+	else if (out->view.has_quote)
+		snprintf(text, sizeof(text), "%s > %s error %u/%u about %s %u > %s %u %s", ip->src,
+			 ip->dst, ip->icmp_type, ip->icmp_code, out->view.quote.src,
+			 out->view.quote.sport, out->view.quote.dst, out->view.quote.dport,
+			 where(out));
+	else if (ip->tcp_flags & PACKET_RST)
+		snprintf(text, sizeof(text), "%s %u > %s %u reset %s", ip->src, ip->sport, ip->dst,
+			 ip->dport, where(out));
 	else
 		snprintf(text, sizeof(text), "%s %u > %s %u %s", ip->src, ip->sport, ip->dst,
 			 ip->dport, where(out));

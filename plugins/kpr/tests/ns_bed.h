@@ -102,7 +102,10 @@ struct bed_out bed_run_packet(uint32_t hook, const struct packet *packet);
 			       .dport = (dport_),                                                  \
 			       .payload_len = 21})
 
-/* "203.0.113.5:40000 > 10.0.2.7:8080 up0": the tuple it leaves with and where to; or "pass ..." */
+/*
+ * "203.0.113.5 40000 > 10.0.2.7 8080 to the node": what it is and where it goes. Answers go back
+ * "to the node", where test packets come from.
+ */
 const char *bed_show(const struct bed_out *out);
 #define EXPECT_OUT(out_, should_)                                                                  \
 	do {                                                                                       \

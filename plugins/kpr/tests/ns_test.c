@@ -346,7 +346,10 @@ Test(kpr_ns, K13_datagrams_go_to_another_backend_once_theirs_has_left)
 	EXPECT_OUT(bed_run(IN, BED_UDP(CLIENT4, 40000, NODE4, 30053)),
 		   "192.168.1.1 40000 > 10.0.2.7 53 to the node");
 	bed_backend_leaves(&far4_udp, pool);
-	EXPECT_OUT(bed_run(IN, BED_UDP(CLIENT4, 40000, NODE4, 30053)), "dropped 158");
+	EXPECT_OUT(bed_run(IN, BED_UDP(CLIENT4, 40000, NODE4, 30053)),
+		   "192.168.1.1 > 203.0.113.5 error 3/3 about 203.0.113.5 40000 > "
+		   "192.168.1.1 30053 to the node");
+	cr_expect_eq(bed_ct_count(), 0);
 	exchange_backend(&far4_udp, bed_service(&far4_udp));
 	EXPECT_OUT(bed_run(IN, BED_UDP(CLIENT4, 40000, NODE4, 30053)),
 		   "192.168.1.1 40000 > 10.0.2.8 53 to the node");

@@ -82,6 +82,7 @@ enum pb_reason {
 	PB_REASON_EXT_HEADER = 156,	  /* an IPv6 header chain that can't be followed */
 	PB_REASON_FRAGMENT = 157,	  /* fragments where they can't be handled */
 	PB_REASON_NO_SERVICE = 158,	  /* a frontend without a usable backend */
+	PB_REASON_NO_TUNNEL = 160,	  /* the node to tunnel to isn't known */
 	PB_REASON_UNKNOWN_FLOW = 163,	  /* an answer to a flow that is no longer known */
 	PB_REASON_NAT_NO_PORT = 167,	  /* no source port is free */
 	PB_REASON_NAT_PROTOCOL = 168,	  /* a protocol or ICMP message that isn't translated */

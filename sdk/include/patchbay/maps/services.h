@@ -107,9 +107,10 @@ struct pb_svc_range6 {
 /* struct pb_svc_settings.flags */
 #define PB_SVC_SET_EXTERNAL_CLUSTER_IP (1U << 0) /* ClusterIPs are served from outside, too */
 #define PB_SVC_SET_BIND_PROTECTION (1U << 1)
-#define PB_SVC_SET_HOST_SOCKETS_ONLY (1U << 2) /* sockets of pods aren't translated; packets are   \
-						*/
-#define PB_SVC_SET_NODE_PORT (1U << 3)	       /* north-south is on */
+#define PB_SVC_SET_HOST_SOCKETS_ONLY                                                               \
+	(1U << 2)		       /* sockets of pods aren't translated; packets are           \
+					*/
+#define PB_SVC_SET_NODE_PORT (1U << 3) /* north-south is on */
 
 /* Map "kpr_settings", an array of one, mapped into the agent. */
 struct pb_svc_settings {
@@ -127,9 +128,11 @@ struct pb_svc_settings {
 
 /* struct pb_svc_flow.state */
 enum pb_svc_flow_state {
-	PB_SVC_FLOW_NONE = 0,  /* no Service's packet, or it is done with: look no further */
-	PB_SVC_FLOW_NEW = 1,   /* no conntrack entry yet; a backend is chosen */
-	PB_SVC_FLOW_KNOWN = 2, /* a conntrack entry with PB_CT_DSR says how it goes on */
+	PB_SVC_FLOW_NONE = 0, /* no Service's packet, or it is done with: look no further */
+	PB_SVC_FLOW_NEW = 1,  /* no conntrack entry yet; a backend is chosen */
+	/* A conntrack entry with PB_CT_DSR says how it goes on; pb_ct_touch() has been called. */
+	PB_SVC_FLOW_KNOWN = 2,
+	PB_SVC_FLOW_TELL = 3, /* it goes no further; slot "kpr-nat" tells its sender */
 };
 
 /*
