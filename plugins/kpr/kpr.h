@@ -29,12 +29,12 @@ struct kpr_config {
 	bool cluster_ip_external;
 	bool host_sockets_only;
 	bool maglev;
+	struct kpr_health_config health;
 	bool reserve_ports;
 	enum kpr_mode mode;
 	uint32_t maglev_size;
 	uint32_t maglev_tables;
 	uint8_t maglev_seed[KPR_MAGLEV_SEED_LEN];
-	struct kpr_health_config health;
 };
 
 struct kpr {
