@@ -121,13 +121,13 @@ run_in outside "$PB_TOOLS/load" --seconds 8 --workers 2 udp $here 30107 >"$PB_TM
 pids="$pids $!"
 swaps=0
 while kill -0 "${pids##* }" 2>/dev/null; do
-	patchbay_on node-a plugin unload dsr >/dev/null && patchbay_on node-a plugin load dsr >/dev/null &&
-		swaps=$((swaps + 1))
+	patchbay_on node-a plugin unload dsr >/dev/null && patchbay_on node-b plugin reload dsr >/dev/null &&
+		patchbay_on node-a plugin load dsr >/dev/null && swaps=$((swaps + 1))
 done
 # shellcheck disable=SC2086 # a list
 wait $pids
 note "$swaps times"
-then_ok "it was swapped" test $swaps -ge 5
+then_ok "it was swapped" test $swaps -ge 2
 for what in rr crr udp; do
 	note "$what: $(jq -c . "$PB_TMP/$what")"
 	then_is "$what: nothing lost, nothing wrong" "$(jq '.failed + .lost + .wrong' "$PB_TMP/$what")" 0
