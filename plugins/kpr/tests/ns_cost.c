@@ -42,12 +42,17 @@ static void make_chains(void)
 	sandbox_chain(&slots[2], 1, WITHOUT);
 }
 
+/* The next key first: from the start again it would be a walk over all that is empty by now. */
 static void flush(void)
 {
-	struct pb_ct_key key;
+	struct pb_ct_key key, next;
+	int rc = bpf_map_get_next_key(bed_map("pb_ct"), NULL, &key);
 
-	while (bpf_map_get_next_key(bed_map("pb_ct"), NULL, &key) == 0)
+	while (rc == 0) {
+		rc = bpf_map_get_next_key(bed_map("pb_ct"), &key, &next);
 		bpf_map_delete_elem(bed_map("pb_ct"), &key);
+		key = next;
+	}
 }
 
 static double run(uint32_t hook, const struct packet *p, uint32_t moving)
