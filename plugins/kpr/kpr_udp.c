@@ -233,7 +233,7 @@ static bool svc_has(const struct kpr_svc *svc, const struct kpr_reverse_key *pee
 /* Before that nobody can say who is gone. */
 static bool all_known(const struct kpr_model *m)
 {
-	return m->adopted && kpr_model_owners_known(m) && m->backends_synced;
+	return m->adopted && kpr_model_owners_known(m) && m->addresses_synced && m->backends_synced;
 }
 
 static enum fate judge(const struct kpr_model *m, const struct found *f)

@@ -289,6 +289,7 @@ static void begin(void)
 	}
 	kpr_model_services_synced(&kpr.model);
 	kpr_model_pods_synced(&kpr.model);
+	kpr_model_addresses_synced(&kpr.model);
 	kpr_model_backends_synced(&kpr.model);
 	kpr_model_adopted(&kpr.model);
 	serve_at(0, DNS, servers[4]);
