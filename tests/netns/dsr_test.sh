@@ -97,6 +97,20 @@ then_is "and then cut to size by the client" "$(ask outside --size 1470 udp $her
 begin D17_fragments
 then_is "5000 bytes" "$(ask outside --size 5000 udp $here 30181)" web-b
 
+begin D34_strict_rp_filter
+sysctl_in node-b net.ipv4.conf.eth0.rp_filter=1
+for proto in tcp udp; do
+	then_is "$proto where the client's route leads through the same device" \
+		"$(seen --from "$outside_far" $proto $here 30181)" "web-b $outside_far"
+done
+# As if the way to that client led elsewhere.
+ip -n node-b route add "$outside_far/32" dev "$(pod_link web-b)"
+then_is "where it doesn't, the kernel drops what comes" \
+	"$(ask outside --timeout-ms 300 --from "$outside_far" udp $here 30181)" timeout
+then_is "other clients aren't concerned" "$(seen udp $here 30181)" "web-b $outside4"
+ip -n node-b route del "$outside_far/32" dev "$(pod_link web-b)"
+sysctl_in node-b net.ipv4.conf.eth0.rp_filter=0
+
 begin D32_port_unreachable
 service closed NodePort 10.96.3.4 '[{name: udp, protocol: UDP, port: 9, nodePort: 30109}]'
 slice closed closed IPv4 '[{name: udp, protocol: UDP, port: 9}]' "$(pod_ep web-b)"
@@ -121,13 +135,13 @@ run_in outside "$PB_TOOLS/load" --seconds 8 --workers 2 udp $here 30107 >"$PB_TM
 pids="$pids $!"
 swaps=0
 while kill -0 "${pids##* }" 2>/dev/null; do
-	patchbay_on node-a plugin unload dsr >/dev/null && patchbay_on node-a plugin load dsr >/dev/null &&
-		swaps=$((swaps + 1))
+	patchbay_on node-a plugin unload dsr >/dev/null && patchbay_on node-b plugin reload dsr >/dev/null &&
+		patchbay_on node-a plugin load dsr >/dev/null && swaps=$((swaps + 1))
 done
 # shellcheck disable=SC2086 # a list
 wait $pids
 note "$swaps times"
-then_ok "it was swapped" test $swaps -ge 5
+then_ok "it was swapped" test $swaps -ge 2
 for what in rr crr udp; do
 	note "$what: $(jq -c . "$PB_TMP/$what")"
 	then_is "$what: nothing lost, nothing wrong" "$(jq '.failed + .lost + .wrong' "$PB_TMP/$what")" 0

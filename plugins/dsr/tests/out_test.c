@@ -168,7 +168,7 @@ static void D2_local_and_remote_backends_alternate(void)
 	CHECK_NUMBER(node_entries(&node), 2);
 }
 
-static void D3_traffic_policy_Local_never_carries_it(void)
+static void D3_K27_traffic_policy_Local_never_carries_it(void)
 {
 	struct node_service s = web;
 	struct packet_spec in = tcp(PACKET_SYN);
@@ -284,7 +284,7 @@ int main(void)
 	CASE(D14_a_hop_by_hop_header_stays_first);
 	CASE(D1_D45_a_backend_on_this_node_is_kprs);
 	CASE(D2_local_and_remote_backends_alternate);
-	CASE(D3_traffic_policy_Local_never_carries_it);
+	CASE(D3_K27_traffic_policy_Local_never_carries_it);
 	CASE_WITH(&hybrid, D9_hybrid_sends_TCP_this_way_and_UDP_by_SNAT);
 	CASE_WITH(&snat, snat_mode_takes_over_what_a_Service_asks_for);
 	CASE(a_Service_may_ask_for_SNAT);
