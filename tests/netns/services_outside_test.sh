@@ -126,7 +126,8 @@ source_table() {
 local_policy() {
 	begin "C7_external_traffic_policy_local_$1"
 	for proto in tcp udp; do
-		then_is "$proto to the node with a backend: answered, source kept" \
+		# K27: with DSR, too, the local backend is asked without a detour.
+		then_is "K27_$proto to the node with a backend: answered, source kept" \
 			"$(ask outside -v $proto $there 30184 | cut -d' ' -f1,2)" "web-b $outside4"
 		then_is "K26_$proto to the node without: silence" "$(ask outside --timeout-ms 700 $proto $here 30184)" timeout
 		then_is "$proto to the LB address through the node without: silence" \
@@ -242,6 +243,30 @@ when "the Service goes"
 unwrite svc-local
 names=${names/ local/}
 then_within "its port is closed at once" 10 "! health outside $there"
+
+begin K2_one_node_port_for_tcp_and_another_service_for_udp
+service udp-twin NodePort 10.96.3.9 '[{name: udp, protocol: UDP, port: 80, nodePort: 30187}]'
+service tcp-twin NodePort 10.96.3.10 '[{name: tcp, protocol: TCP, port: 80, nodePort: 30187}]'
+slice udp-twin udp-twin IPv4 "$(target 8080)" "$(pod_ep web-a)"
+slice tcp-twin tcp-twin IPv4 "$(target 8080)" "$(pod_ep web-b)"
+then_ok "both are programmed" eval "everywhere udp-twin && everywhere tcp-twin"
+for at in $here $there; do
+	then_is "UDP at $at" "$(ask outside udp "$at" 30187)" web-a
+	then_is "TCP at $at" "$(ask outside tcp "$at" 30187)" web-b
+done
+
+begin K51_a_node_port_changes
+given "a Service with a nodePort and a ClusterIP"
+service tcp-twin NodePort 10.96.3.10 '[{name: tcp, protocol: TCP, port: 80, nodePort: 30188}]'
+then_within "the new one is served" 10 "[ \"\$(ask outside tcp $here 30188)\" = web-b ]"
+then_is "the old one is refused" "$(ask outside tcp $here 30187)" refused
+then_is "the UDP Service keeps it" "$(ask outside udp $here 30187)" web-a
+then_is "the ClusterIP works" "$(ask client-a tcp 10.96.3.10 80)" web-b
+
+begin K30_an_ingress_address_leaves_the_status
+service lb LoadBalancer 10.96.3.4 "$(both lb 80 30183)"
+then_within "it isn't served any more" 10 "[ \"\$(ask outside --timeout-ms 300 tcp $lb 80)\" = timeout ]"
+then_is "the nodePort is" "$(who_of outside 40 tcp $here 30183)" "web-a web-b"
 
 begin C10_session_affinity_from_outside
 first=$(who_of outside 10 tcp $here 30186)
