@@ -9,7 +9,7 @@
 . "$(dirname "$0")/lib.sh"
 sandbox "$0" "$@"
 # shellcheck source=tests/netns/services_lib.sh
-. "$(dirname "$0")/services_lib.sh"
+. "$PB_TOP_SRCDIR/tests/netns/services_lib.sh"
 missing=$(services_missing)
 [ -z "$missing" ] || skip_all "$missing"
 [ -x "$PB_TOOLS/echo" ] || skip_all "tests/tools/echo is not built"
