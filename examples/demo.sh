@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# The demo: two nodes, four pods, an agent on each node, and a plugin that is swapped while
-# connections run through it. Everything lives in a private sandbox (see tests/netns/lib.sh); when
-# it ends nothing is left. With --keep it stays up and says how to look around.
+# The demo: two nodes, four pods, an agent on each node, a client outside of the cluster, and a
+# plugin that is swapped while connections run through it. Everything lives in a private sandbox
+# (see tests/netns/lib.sh); when it ends nothing is left. With --keep it stays up and says how to
+# look around.
 #
 # Manifests are read from examples/manifests.
 
@@ -15,7 +16,9 @@ PB_TOP_SRCDIR=$(dirname "$here")
 
 vip=10.96.0.10
 vip6=fd00:96::10
-reloads=100
+node_port=30080
+outside=192.168.50.100
+reloads=20
 bold=''
 plain=''
 if [ -t 1 ]; then
@@ -46,6 +49,7 @@ picture() {
 	    │ [client]    [web-1]   │            │   [web-2]   [web-3]   │
 	    └───────────────────────┘            └───────────────────────┘
 	      service shop/web: 10.96.0.10:80 and [fd00:96::10]:80
+	      service shop/hello: port 30080 of every node, asked from 192.168.50.100 outside
 
 	END
 }
@@ -59,6 +63,16 @@ make_topology() {
 	pod_add node-a client
 	pod_add node-b web-2
 	pod_add node-b web-3
+	make_outside
+}
+
+# A machine on the nodes' network that isn't part of the cluster and knows no pod's address.
+make_outside() {
+	netns_add outside
+	ip link add eth0 netns outside type veth peer name outside netns wire
+	ip -n wire link set outside master br0 up
+	ip -n outside addr add $outside/24 dev eth0
+	ip -n outside link set eth0 up
 }
 
 start_servers() {
@@ -66,6 +80,7 @@ start_servers() {
 
 	for pod in web-1 web-2 web-3; do
 		spawn_in "$pod" "$PB_TOOLS/httpd" "$pod" 8080
+		spawn_in "$pod" "$PB_TOOLS/whoami" "$pod" 9090
 		wait_until "run_in client curl -sf -m 1 http://$(pod_ip4 "$pod"):8080/" 5 ||
 			give_up "the web server in pod $pod did not come up"
 	done
@@ -139,6 +154,51 @@ show_endpoint_gone() {
 	summary "$result"
 }
 
+# ---- from outside ---------------------------------------------------------------------------
+
+# 60 connections to the NodePort of node-a. A backend answers with its name and the client it saw.
+ask_from_outside() {
+	in_net outside "$PB_TOOLS/ask" -v --times 60 tcp 192.168.50.1 $node_port >"$PB_TMP/answers"
+	[ "$(grep -c '^web-[123] ' "$PB_TMP/answers")" = 60 ] ||
+		give_up "a request from outside failed: $(grep -v '^web-[123] ' "$PB_TMP/answers" | head -n 1)"
+	cut -d' ' -f1,2 "$PB_TMP/answers" | sort | uniq -c |
+		while read -r count name client; do
+			printf '    %-6s %3d  saw %-15s %s\n' "$name" "$count" "$client" "$(meaning "$client")"
+		done
+}
+
+meaning() {
+	case $1 in
+	"$outside") echo "the client" ;;
+	192.168.50.*) echo "a node, not the client" ;;
+	esac
+}
+
+# The other node, which answers, has to understand before the first one begins.
+load_dsr() {
+	for node in node-b node-a; do
+		patchbay_on "$node" plugin load dsr >/dev/null || give_up "plugin dsr could not be loaded on $node"
+	done
+}
+
+show_outside() {
+	title "60 connections from outside to a NodePort: http://192.168.50.1:$node_port"
+	cat <<-'END'
+		    client ──────> node-a ──────> pod on node-b
+		           <──────        <──────               translated there and back (SNAT)
+
+	END
+	ask_from_outside
+	title "The same with direct server return   (patchbay plugin load dsr, on both nodes)"
+	cat <<-'END'
+		    client ──────> node-a ──────> pod on node-b
+		           <─────────────────────               node-b answers the client itself
+
+	END
+	load_dsr
+	ask_from_outside
+}
+
 # ---- the plugin is swapped under load -------------------------------------------------------
 
 reload_all() {
@@ -196,13 +256,14 @@ stay() {
 }
 
 demo() {
-	title "Patchbay demo: two nodes, four pods, one service"
+	title "Patchbay demo: two nodes, four pods, a client outside"
 	picture
 	make_topology
 	start_servers
 	start_agents
 	show_services
 	show_spread
+	show_outside
 	show_endpoint_gone
 	show_reloads
 }
@@ -239,11 +300,15 @@ how_to_look_around() {
 		    patchbay status                            the agent of node-a
 		    patchbay chain show
 		    patchbay service list
+		    patchbay service show shop/hello           its backends
+		    patchbay status --verbose                  and what kpr and dsr say of themselves
+		    patchbay ct list                           tracked flows, also: patchbay nat list
 		    patchbay identity list
 		    patchbay help                              all commands
 		    patchbay_on node-b plugin list             the agent of node-b
 		    in_net node-a curl http://127.0.0.1:9876/metrics
 		    run_in client curl http://$vip/      a request from pod client
+		    in_net outside curl http://192.168.50.1:$node_port/   from outside: who answers, and whom it saw
 		    vi manifests/web.yaml                      both agents follow the file
 		    patchbay plugin reload kpr
 
@@ -277,7 +342,9 @@ keep() {
 
 missing=$(agent_missing)
 [ -z "$missing" ] || { tell "$missing: run ./quickstart" >&2; exit 1; }
-[ -x "$PB_TOOLS/httpd" ] || { tell "the demo's servers are not built: run ./quickstart" >&2; exit 1; }
+for tool in httpd echo load whoami ask; do
+	[ -x "$PB_TOOLS/$tool" ] || { tell "the demo's servers are not built: run ./quickstart" >&2; exit 1; }
+done
 case ${1:-} in
 --keep) keep ;;
 '') ;;

@@ -39,25 +39,36 @@ const char *pb_band_name(uint32_t band)
 	return band < PB_BAND_COUNT ? band_names[band] : NULL;
 }
 
+static const char *const reason_names[PB_REASON_COUNT] = {
+	[PB_REASON_NONE] = "none",
+	[PB_REASON_PLUGIN] = "plugin",
+	[PB_REASON_INVALID_REDIRECT] = "invalid redirect",
+	[PB_REASON_POLICY_DENIED] = "policy denied",
+	[PB_REASON_INVALID_PACKET] = "invalid packet",
+	[PB_REASON_INVALID_HEADER] = "no room in header",
+	[PB_REASON_FRAG_NEEDED] = "fragmentation needed",
+	[PB_REASON_MISSED_TAIL_CALL] = "missed tail call",
+	[PB_REASON_WRITE_ERROR] = "write error",
+	[PB_REASON_CT_FULL] = "conntrack full",
+	[PB_REASON_EXT_HEADER] = "extension header",
+	[PB_REASON_FRAGMENT] = "fragment",
+	[PB_REASON_NO_SERVICE] = "no service backend",
+	[PB_REASON_NO_TUNNEL] = "no tunnel endpoint",
+	[PB_REASON_UNKNOWN_FLOW] = "unknown flow",
+	[PB_REASON_NAT_NO_PORT] = "no free source port",
+	[PB_REASON_NAT_PROTOCOL] = "untranslatable protocol",
+	[PB_REASON_NO_FIB] = "no route",
+	[PB_REASON_CLUSTER_IP] = "ClusterIP from outside",
+	[PB_REASON_FRAG_UNKNOWN] = "unknown fragment",
+	[PB_REASON_SOURCE_RANGE] = "not in source ranges",
+	[PB_REASON_DSR_PROTOCOL] = "protocol without DSR",
+	[PB_REASON_TTL_EXCEEDED] = "TTL exceeded",
+};
+
 const char *pb_reason_name(uint32_t reason, char *buf, size_t len)
 {
-	switch (reason) {
-	case PB_REASON_NONE:
-		return "none";
-	case PB_REASON_PLUGIN:
-		return "plugin";
-	case PB_REASON_INVALID_REDIRECT:
-		return "invalid redirect";
-	case PB_REASON_POLICY_DENIED:
-		return "policy denied";
-	case PB_REASON_INVALID_PACKET:
-		return "invalid packet";
-	case PB_REASON_MISSED_TAIL_CALL:
-		return "missed tail call";
-	case PB_REASON_NO_SERVICE:
-		return "no service backend";
-	default:
-		snprintf(buf, len, "reason %u", reason);
-		return buf;
-	}
+	if (reason < PB_REASON_COUNT && reason_names[reason])
+		return reason_names[reason];
+	snprintf(buf, len, "reason %u", reason);
+	return buf;
 }

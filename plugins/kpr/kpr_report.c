@@ -247,6 +247,9 @@ static int put_row(void *arg, const struct kpr_wish *wish)
 	put_string(o, wish->port->name);
 	put_raw(o, ",\"frontend\":");
 	put_address(o, &wish->key.addr, wish->key.family, wish->number);
+	/* As conntrack entries name it. */
+	put_raw(o, ",\"id\":");
+	put_number(o, ours && front->programmed ? front->value.id : 0);
 	put_raw(o, ",\"protocol\":");
 	put_string(o, protocol_name(wish->key.protocol));
 	put_raw(o, ",\"scope\":");

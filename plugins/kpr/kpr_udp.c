@@ -305,7 +305,8 @@ static void report(struct pb_ctx *ctx, struct kpr_udp *u, const struct round *r)
 	       "UDP sockets whose backend is gone may stay connected to it: %s (%u network "
 	       "namespaces "
 	       "could not be entered, %u sockets not destroyed); it takes the host's /proc, "
-	       "CAP_SYS_ADMIN, CAP_NET_ADMIN and a kernel with CONFIG_INET_DIAG_DESTROY",
+	       "CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_NET_ADMIN and a kernel with "
+	       "CONFIG_INET_DIAG_DESTROY",
 	       strerror(-r->error), r->diag.n_closed, r->n_failed);
 }
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The guide and the man page name every key of the configuration and every command of the tool,
-# and the example is accepted.
+# the guide says what to do about every drop reason of the plugins, and the example is accepted.
 
 # shellcheck source=tests/netns/lib.sh
 . "$(dirname "$0")/../netns/lib.sh"
@@ -22,6 +22,15 @@ for command in $(grep -o '^	{"[a-z ]*", "' "$PB_TOP_SRCDIR/core/cli/table.c" | c
 	then_ok "patchbay.1 has ${command/_/ }" \
 		grep -qE "^\.BI? \"?${command/_/ }" "$PB_TOP_SRCDIR/docs/man/patchbay.1"
 done
+
+begin drop_reasons
+while read -r reason number; do
+	then_ok "$reason has a name" grep -qE "\[$reason\] = \"[^\"]+\"" "$PB_TOP_SRCDIR/core/datapath/names.c"
+	if grep -rqw --include='*.[ch]' "$reason" "$PB_TOP_SRCDIR"/plugins/*/*.[ch]; then
+		then_ok "admin.md says what to do about $number" \
+			grep -qE "^\| $number \| [^|]+ \|" "$PB_TOP_SRCDIR/docs/admin.md"
+	fi
+done < <(sed -n 's/^\t\(PB_REASON_[A-Z_]*\) = \(1[3-9][0-9]\),.*/\1 \2/p' "$PB_TOP_SRCDIR/sdk/include/patchbay/abi.h")
 
 begin example
 if [ -x "$PB_PATCHBAYD" ]; then

@@ -98,7 +98,7 @@ Test(algorithm, every_element_follows_when_a_backend_comes_or_goes)
 		     251);
 }
 
-Test(algorithm, k53_the_elements_of_others_hardly_move)
+Test(algorithm, K53_the_elements_of_others_hardly_move)
 {
 	struct backend list[100];
 	char addrs[100][16];
@@ -221,7 +221,7 @@ Test(algorithm, without_room_the_choice_is_random_until_there_is_some)
 	cr_assert(!listed("no room for a Maglev table"));
 }
 
-Test(algorithm, k55_a_reload_takes_tables_over_and_writes_nothing)
+Test(algorithm, K55_a_reload_takes_tables_over_and_writes_nothing)
 {
 	struct pb_svc before, after;
 

@@ -483,3 +483,16 @@ Test(frontends, service_list_by_type_and_namespace)
 	cr_assert_eq(pb_fake_command(fake, "service list", wrong, 2, &json), -EINVAL);
 	cr_assert_not_null(strstr(pb_fake_failure(fake), "none of ClusterIP, NodePort"));
 }
+
+Test(frontends, service_list_has_the_number_that_conntrack_entries_name)
+{
+	char want[96];
+
+	load();
+	put(node_port("web", "10.96.0.1", 80, 30080));
+	PUBLISH("web", {"10.0.0.1", 8080});
+	snprintf(want, sizeof(want), "\"frontend\":\"10.96.0.1:80\",\"id\":%u,",
+		 entry("10.96.0.1", 80).id);
+	cr_assert_neq(entry("10.96.0.1", 80).id, 0);
+	cr_assert(listed(want), "%s", want);
+}

@@ -61,7 +61,7 @@ Test(maglev, shares_differ_by_one_element_at_most)
 		}
 }
 
-Test(maglev, k52_more_backends_than_elements_still_name_backends_only)
+Test(maglev, K52_more_backends_than_elements_still_name_backends_only)
 {
 	uint32_t with_one = 0;
 
@@ -74,7 +74,7 @@ Test(maglev, k52_more_backends_than_elements_still_name_backends_only)
 	cr_assert_eq(with_one, 251);
 }
 
-Test(maglev, k53_a_backend_that_goes_moves_few_other_flows)
+Test(maglev, K53_a_backend_that_goes_moves_few_other_flows)
 {
 	uint32_t worst = 0;
 

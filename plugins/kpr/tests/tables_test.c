@@ -230,7 +230,7 @@ Test(tables, a_pool_that_changes_all_the_time_does_not_hold_up_others)
 	expect_right(calm);
 }
 
-Test(tables, k52_too_many_backends_are_warned_of_once_and_work)
+Test(tables, K52_too_many_backends_are_warned_of_once_and_work)
 {
 	struct kpr_pool *pool = pool_with(1, 3);
 	uint32_t first;
