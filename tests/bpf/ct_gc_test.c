@@ -611,6 +611,38 @@ Test(ct, a_full_map_is_cleaned_up_at_once)
 	close_table();
 }
 
+struct answers {
+	unsigned all, called_off;
+};
+
+static void on_answer(void *arg, cJSON *result, const struct pb_err *err)
+{
+	struct answers *n = arg;
+
+	n->all++;
+	n->called_off += !result && err->code == -ECANCELED;
+	cJSON_Delete(result);
+}
+
+Test(ct, flushes_wait_for_one_another_and_none_for_the_end)
+{
+	struct answers n = {0};
+
+	cr_assert_eq(pb_ct_new(&sandbox.loop, &sandbox.config, sandbox.dp, &table, &sandbox.err), 0,
+		     "%s", sandbox.err.text);
+	for (int i = 0; i < 10; i++)
+		pb_ct_flush(table, "", on_answer, &n);
+	while (n.all < 10)
+		uv_run(&sandbox.loop, UV_RUN_ONCE);
+	cr_expect_eq(n.called_off, 0);
+	for (int i = 0; i < 10; i++)
+		pb_ct_flush(table, "", on_answer, &n);
+	close_table();
+	cr_expect_eq(n.all, 20);
+	/* at most one was under way */
+	cr_expect_geq(n.called_off, 9);
+}
+
 Test(ct, commands_are_answered_from_the_pool_and_before_the_end)
 {
 	cr_assert_eq(pb_ct_new(&sandbox.loop, &sandbox.config, sandbox.dp, &table, &sandbox.err), 0,
