@@ -227,17 +227,17 @@ static int ask_agent(struct cli *cli, const struct cli_command *command)
 {
 	PB_JSON_FREE cJSON *result = NULL;
 	struct pb_err err = {0};
-	int rc = cli_ask_all(cli, &result, &err);
+	int rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 
 	/*
 	 * The core's questions change nothing and may be repeated, once. One to a plugin may be
 	 * what brought the agent down.
 	 */
 	if (rc == -EPIPE && command && cli_wait_until_ready(cli, &err) == 0)
-		rc = cli_ask_all(cli, &result, &err);
+		rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 	if (rc == -ENOSYS)
 		return unknown_command(cli, &err);
-	return rc < 0 ? cli_report(cli, rc, &err) : cli_print(cli, result);
+	return rc < 0 ? cli_report(cli, rc, &err) : cli_print_all(cli, &result);
 }
 
 static int run(struct cli *cli)
