@@ -321,7 +321,6 @@ void pb_ct_count(const struct pb_ct_table *table, struct pb_ct_counts *ret_count
 cJSON *pb_ct_status_json(const struct pb_ct_table *table)
 {
 	const struct pb_ct_counts *c = &table->counts;
-	const uint64_t last_ms = c->last_run_ns / 1000000;
 	cJSON *o = cJSON_CreateObject();
 
 	cJSON_AddNumberToObject(o, "entries", c->entries);
@@ -334,7 +333,7 @@ cJSON *pb_ct_status_json(const struct pb_ct_table *table)
 	cJSON_AddNumberToObject(o, "gc_deleted", (double)c->deleted);
 	cJSON_AddNumberToObject(o, "gc_orphans", (double)c->orphans);
 	cJSON_AddNumberToObject(o, "gc_incomplete", (double)c->incomplete);
-	cJSON_AddNumberToObject(o, "gc_last_ms", (double)last_ms);
+	cJSON_AddNumberToObject(o, "gc_last_ms", (double)c->last_run_ns / 1e6);
 	cJSON_AddNumberToObject(o, "gc_interval_s", c->interval_s);
 	return o;
 }

@@ -20,6 +20,8 @@ struct pb_ct_place {
 	struct pb_ct_key key;
 };
 
+/* What a kernel says that doesn't have the operation for this type of map. */
+bool pb_ct_unsupported(int rc);
 /*
  * Reads up to `max` entries behind the place and moves it; there may be none although there are
  * more. -ENOSPC: `max` is less than what the kernel keeps in one place.
@@ -56,6 +58,7 @@ struct pb_ct_doomed {
 	uint32_t n_first, n_second;
 	/* Few: a flow that is begun anew meanwhile goes too. */
 	struct pb_ct_key first[64], second[64];
+	struct pb_ct_key owner[64]; /* of second[]: the client's half when it was judged */
 	uint64_t deleted;
 };
 /* `pair` NULL: there is none. Deletes when it is full; pb_ct_doomed_end() deletes the rest. */

@@ -395,6 +395,31 @@ Test(ct, what_lost_its_pair_while_it_was_begun_goes_too)
 	cr_expect_eq(there(4), 1);
 }
 
+Test(ct, a_port_that_another_client_took_meanwhile_stays_his)
+{
+	struct flow was = flow(1), is = flow(1), quiet = flow(2);
+	struct pb_ct_doomed doomed = {.fd = fd};
+	struct pb_ct ct = {0};
+
+	put_flow(2, 0, 0);
+	put_flow(1, 0, 0);
+	cr_assert_eq(pb_ct_doom(&doomed, &was.keys[0], &was.values[0], &was.keys[1]), 0);
+	cr_assert_eq(pb_ct_doom(&doomed, &quiet.keys[1], &quiet.values[1], &quiet.keys[0]), 0);
+	/* A program reclaims the port, for a client with another address. */
+	cr_assert_eq(bpf_map_delete_elem(fd, &was.keys[0]), 0);
+	cr_assert_eq(bpf_map_delete_elem(fd, &was.keys[1]), 0);
+	is.keys[0].saddr.v4 ^= htonl(1U << 30);
+	is.values[1].daddr.v4 ^= htonl(1U << 30);
+	put(&is.keys[1], is.values[1], LATER);
+	put(&is.keys[0], is.values[0], LATER);
+	cr_assert_eq(pb_ct_doomed_end(&doomed), 0);
+	cr_expect_eq(doomed.deleted, 2);
+	cr_expect_eq(there(2), 0);
+	cr_expect_eq(bpf_map_lookup_elem(fd, &is.keys[0], &ct), 0);
+	cr_expect_eq(bpf_map_lookup_elem(fd, &is.keys[1], &ct), 0);
+	cr_expect_eq(ct.expires, LATER);
+}
+
 /* Deletes the key that the walk stands on: the kernel sends it back to the start. */
 static int pull_the_rug(void *arg, const struct pb_ct_key *keys, const struct pb_ct *values,
 			uint32_t n)
