@@ -26,6 +26,7 @@ struct pb_ct_table {
 	uv_timer_t timer;
 	uv_work_t gc_work;
 	atomic_bool cancel;
+	bool gc_wanted, gc_running;
 	bool deleting;	     /* the clean-up or a flush is on the pool */
 	struct job *flushes; /* that wait for it */
 	unsigned jobs;	     /* on the pool, the clean-up too */
@@ -57,7 +58,7 @@ struct job {
 	struct job *prev, *next;
 };
 
-static void flush_next(struct pb_ct_table *t);
+static void delete_next(struct pb_ct_table *t);
 
 uint32_t pb_ct_now(void)
 {
@@ -115,7 +116,7 @@ static void gc_done(uv_work_t *work, int status)
 
 	(void)status;
 	t->jobs--;
-	t->deleting = false;
+	t->deleting = t->gc_running = false;
 	t->last_end_ns = pb_now_ns();
 	if (t->run_code == 0)
 		note_run(t);
@@ -123,16 +124,17 @@ static void gc_done(uv_work_t *work, int status)
 		pb_error("datapath", "conntrack: what has expired can't be deleted: %s",
 			 strerror(-t->run_code));
 	t->next_ns = t->last_end_ns + t->counts.interval_s * 1000000000ULL;
-	flush_next(t);
+	delete_next(t);
 	maybe_closed(t);
 }
 
 static void gc_start(struct pb_ct_table *t)
 {
+	t->gc_wanted = false;
 	t->gc_work.data = t;
 	if (uv_queue_work(t->loop, &t->gc_work, gc_on_pool, gc_done) < 0)
 		return;
-	t->deleting = true;
+	t->deleting = t->gc_running = true;
 	t->jobs++;
 	t->full_seen = t->counts.flows.full;
 }
@@ -175,12 +177,14 @@ static void on_tick(uv_timer_t *timer)
 	bool full;
 
 	read_stats(t);
-	if (t->deleting)
+	if (t->gc_running)
 		return;
 	full = t->counts.flows.full > t->full_seen;
 	say_full(t, full);
-	if (now >= t->next_ns || (full && now - t->last_end_ns >= t->run_ns * REST_FACTOR))
-		gc_start(t);
+	if (now >= t->next_ns || (full && now - t->last_end_ns >= t->run_ns * REST_FACTOR)) {
+		t->gc_wanted = true;
+		delete_next(t);
+	}
 }
 
 /* ---- questions ---- */
@@ -248,7 +252,7 @@ static void job_done(uv_work_t *work, int status)
 	if (job->flush)
 		t->deleting = false;
 	job_answer(job);
-	flush_next(t);
+	delete_next(t);
 	maybe_closed(t);
 }
 
@@ -265,8 +269,11 @@ static void job_start(struct job *job)
 	t->deleting |= job->flush;
 }
 
-static void flush_next(struct pb_ct_table *t)
+/* The clean-up before flushes: however many of them wait, it has its turn. */
+static void delete_next(struct pb_ct_table *t)
 {
+	if (t->gc_wanted && !t->deleting)
+		gc_start(t);
 	while (t->flushes && !t->deleting) {
 		struct job *job = t->flushes;
 
@@ -294,7 +301,7 @@ static void ask(struct pb_ct_table *t, const struct job *question, const char *f
 		job_refuse(job, -ENOMEM, "out of memory");
 	} else if (job->flush) {
 		DL_APPEND(t->flushes, job);
-		flush_next(t);
+		delete_next(t);
 	} else {
 		job_start(job);
 	}
@@ -420,6 +427,7 @@ void pb_ct_close(struct pb_ct_table *t, void (*closed)(void *arg), void *arg)
 	t->closed = closed;
 	t->closed_arg = arg;
 	atomic_store(&t->cancel, true);
+	t->gc_wanted = false;
 	while (t->flushes) {
 		struct job *job = t->flushes;
 
