@@ -14,7 +14,7 @@ static void reply(struct pb_request *req, cJSON *result)
 }
 
 /* The rooms go one after the other, the control socket last. */
-static bool refuse_while_ending(const struct pb_agent *agent, struct pb_request *req)
+bool agent_refuse_while_ending(const struct pb_agent *agent, struct pb_request *req)
 {
 	if (strcmp(agent->state, "stopping") != 0)
 		return false;
@@ -62,7 +62,7 @@ static void cmd_status(void *arg, struct pb_request *req, const char *const *arg
 	uint64_t uptime_s = (pb_now_ns() - agent->started_ns) / 1000000000;
 	cJSON *o;
 
-	if (refuse_while_ending(agent, req))
+	if (agent_refuse_while_ending(agent, req))
 		return;
 	if (n_args > 1 || (n_args == 1 && strcmp(args[0], "--verbose") != 0)) {
 		pb_request_fail(req, EINVAL, "status: \"%s\" makes no sense; it takes --verbose",
@@ -101,7 +101,7 @@ static void cmd_chain_show(void *arg, struct pb_request *req, const char *const 
 
 	(void)args;
 	(void)n_args;
-	if (!refuse_while_ending(agent, req))
+	if (!agent_refuse_while_ending(agent, req))
 		reply(req, pb_dp_chain_json(agent->dp));
 }
 
@@ -112,7 +112,7 @@ static void cmd_map_list(void *arg, struct pb_request *req, const char *const *a
 
 	(void)args;
 	(void)n_args;
-	if (!refuse_while_ending(agent, req))
+	if (!agent_refuse_while_ending(agent, req))
 		reply(req, pb_dp_map_list_json(agent->dp));
 }
 
@@ -124,7 +124,7 @@ static void cmd_map_dump(void *arg, struct pb_request *req, const char *const *a
 	cJSON *table = NULL;
 	int rc;
 
-	if (refuse_while_ending(agent, req))
+	if (agent_refuse_while_ending(agent, req))
 		return;
 	if (n_args != 1) {
 		pb_request_fail(req, EINVAL, "usage: map dump NAME; \"map list\" shows the names");
@@ -144,7 +144,7 @@ static void cmd_endpoint_list(void *arg, struct pb_request *req, const char *con
 
 	(void)args;
 	(void)n_args;
-	if (refuse_while_ending(agent, req))
+	if (agent_refuse_while_ending(agent, req))
 		return;
 	if (agent->node)
 		reply(req, pb_node_json(agent->node));
@@ -161,7 +161,7 @@ static void list_peers(const struct pb_agent *agent, struct pb_request *req,
 	struct pb_err err = {0};
 	cJSON *page;
 
-	if (refuse_while_ending(agent, req))
+	if (agent_refuse_while_ending(agent, req))
 		return;
 	page = list(agent->peers, n_args > 0 ? args[0] : "", n_args > 1 ? args[1] : "", &err);
 	if (page)
@@ -181,6 +181,19 @@ static void cmd_ip_list(void *arg, struct pb_request *req, const char *const *ar
 	list_peers(arg, req, args, n_args, pb_peers_ips_json);
 }
 
+int agent_commands_give(struct pb_agent *agent, const struct pb_control_command *commands, size_t n,
+			struct pb_err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		int rc = pb_control_add(agent->control, &commands[i]);
+
+		if (rc < 0)
+			return pb_err_set(err, rc, "command \"%s\": %s", commands[i].name,
+					  strerror(-rc));
+	}
+	return 0;
+}
+
 int agent_commands_add(struct pb_agent *agent, struct pb_err *err)
 {
 	const struct pb_control_command commands[] = {
@@ -197,12 +210,5 @@ int agent_commands_add(struct pb_agent *agent, struct pb_err *err)
 		 cmd_ip_list, agent},
 	};
 
-	for (size_t i = 0; i < PB_ARRAY_LEN(commands); i++) {
-		int rc = pb_control_add(agent->control, &commands[i]);
-
-		if (rc < 0)
-			return pb_err_set(err, rc, "command \"%s\": %s", commands[i].name,
-					  strerror(-rc));
-	}
-	return 0;
+	return agent_commands_give(agent, commands, PB_ARRAY_LEN(commands), err);
 }

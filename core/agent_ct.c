@@ -16,19 +16,11 @@ static void reply(void *arg, cJSON *result, const struct pb_err *err)
 				err->text[0] ? err->text : "out of memory");
 }
 
-static bool refuse(const struct pb_agent *agent, struct pb_request *req)
-{
-	if (agent->ct && strcmp(agent->state, "stopping") != 0)
-		return false;
-	pb_request_fail(req, ESHUTDOWN, "the agent is ending; start it again, then ask");
-	return true;
-}
-
 static void cmd_ct_list(void *arg, struct pb_request *req, const char *const *args, uint32_t n_args)
 {
 	struct pb_agent *agent = arg;
 
-	if (!refuse(agent, req))
+	if (!agent_refuse_while_ending(agent, req))
 		pb_ct_list(agent->ct, n_args > 0 ? args[0] : "", n_args > 1 ? args[1] : "", false,
 			   reply, req);
 }
@@ -38,7 +30,7 @@ static void cmd_nat_list(void *arg, struct pb_request *req, const char *const *a
 {
 	struct pb_agent *agent = arg;
 
-	if (!refuse(agent, req))
+	if (!agent_refuse_while_ending(agent, req))
 		pb_ct_list(agent->ct, n_args > 0 ? args[0] : "", n_args > 1 ? args[1] : "", true,
 			   reply, req);
 }
@@ -50,7 +42,7 @@ static void cmd_ct_flush(void *arg, struct pb_request *req, const char *const *a
 	struct pb_agent *agent = arg;
 	int rc = pb_buf_append(&filter, "", 0);
 
-	if (refuse(agent, req))
+	if (agent_refuse_while_ending(agent, req))
 		return;
 	for (uint32_t i = 0; i < n_args && rc == 0; i++)
 		rc = pb_buf_printf(&filter, "%s ", args[i]);
@@ -71,12 +63,5 @@ int agent_ct_commands_add(struct pb_agent *agent, struct pb_err *err)
 		 cmd_nat_list, agent},
 	};
 
-	for (size_t i = 0; i < PB_ARRAY_LEN(commands); i++) {
-		int rc = pb_control_add(agent->control, &commands[i]);
-
-		if (rc < 0)
-			return pb_err_set(err, rc, "command \"%s\": %s", commands[i].name,
-					  strerror(-rc));
-	}
-	return 0;
+	return agent_commands_give(agent, commands, PB_ARRAY_LEN(commands), err);
 }

@@ -55,12 +55,5 @@ int agent_endpoint_commands_add(struct pb_agent *agent, struct pb_err *err)
 		{"endpoint check", "JSON", "is it still as announced?", cmd_check, agent},
 	};
 
-	for (size_t i = 0; i < PB_ARRAY_LEN(commands); i++) {
-		int rc = pb_control_add(agent->control, &commands[i]);
-
-		if (rc < 0)
-			return pb_err_set(err, rc, "command \"%s\": %s", commands[i].name,
-					  strerror(-rc));
-	}
-	return 0;
+	return agent_commands_give(agent, commands, PB_ARRAY_LEN(commands), err);
 }

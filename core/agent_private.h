@@ -47,6 +47,11 @@ struct pb_agent {
 
 /* agent_commands.c: status, chain show, map list, map dump, endpoint list. */
 int agent_commands_add(struct pb_agent *agent, struct pb_err *err);
+/* For the files that have commands: answers instead of a command when the agent is ending. */
+bool agent_refuse_while_ending(const struct pb_agent *agent, struct pb_request *req);
+/* Gives commands to the control socket. */
+int agent_commands_give(struct pb_agent *agent, const struct pb_control_command *commands, size_t n,
+			struct pb_err *err);
 double agent_rss_bytes(void);
 
 /* agent_http.c: listens and answers /metrics, /healthz, /readyz. */

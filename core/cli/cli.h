@@ -64,6 +64,15 @@ int cli_wait_until_ready(const struct cli *cli, struct pb_err *err);
 int cli_print(const struct cli *cli, const cJSON *result);
 /* The same into a buffer. */
 int cli_render(const cJSON *result, bool json, struct pb_buf *out);
+#define CLI_COLUMNS_MAX 64
+/* A list that comes in pages. Zeroed: before the first, which has the titles. */
+struct cli_page {
+	size_t widths[CLI_COLUMNS_MAX]; /* of the pages before; columns only grow */
+	bool begun;
+};
+/* A page as lines of a table. cli_render_page(): -EPROTO: it is no list. */
+int cli_print_page(struct cli_page *page, const cJSON *result);
+int cli_render_page(struct cli_page *page, const cJSON *result, struct pb_buf *out);
 /* Appends text so that a terminal shows it and obeys nothing in it. Returns its width. */
 size_t cli_escape(struct pb_buf *out, const char *text);
 
@@ -77,8 +86,8 @@ int cli_plugin_new(struct cli *cli, const char *const *args, size_t n_args);
 /* Load, unload, reload: when the agent restarts on the way, says what became of it. */
 int cli_plugin_change(struct cli *cli, const char *const *args, size_t n_args);
 
-/* pages.c: the whole answer to the words, as cli_ask(), of all its pages. */
-int cli_ask_all(struct cli *cli, cJSON **ret_result, struct pb_err *err);
+/* pages.c: prints the answer to the tool's words, and the pages that follow it. */
+int cli_print_all(struct cli *cli, cJSON **result);
 /* A list of the agent's core, all its pages; the two words of the command come first. */
 int cli_pages(struct cli *cli, const char *const *args, size_t n_args);
 

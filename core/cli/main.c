@@ -26,8 +26,7 @@ static const char usage_text[] =
 	"  -h, --help             show this help\n"
 	"  -V, --version          like the command \"version\"\n"
 	"  -v, --verbose          more, for commands that have more to say: status\n"
-	"      --type TYPE        only those of a type, for commands that know types: service "
-	"list\n"
+	"      --type TYPE        only those of a type, for lists that have types\n"
 	"\n"
 	"Without --socket and --config, the environment variable PATCHBAY_SOCKET and then\n"
 	"the installed configuration name the socket.\n"
@@ -134,6 +133,7 @@ static int read_arguments(struct cli *cli, int argc, char **argv, bool *ret_help
 		{"type", required_argument, NULL, 'T'},
 		{NULL, 0, NULL, 0},
 	};
+	const char *type = NULL;
 	bool verbose = false;
 	int rc = CLI_OK;
 
@@ -150,13 +150,16 @@ static int read_arguments(struct cli *cli, int argc, char **argv, bool *ret_help
 		} else if (option == 'v') {
 			verbose = true;
 		} else if (option == 'T') {
-			cli->words[cli->n_words++] = "--type";
-			cli->words[cli->n_words++] = optarg;
+			type = optarg;
 		} else {
 			rc = set_option(cli, option, optarg);
 		}
 	}
-	/* A word like others, for the commands that know it. */
+	/* Words like others, for the commands that know them; wherever they stood. */
+	if (type) {
+		cli->words[cli->n_words++] = "--type";
+		cli->words[cli->n_words++] = type;
+	}
 	if (verbose)
 		cli->words[cli->n_words++] = "--verbose";
 	return rc;
@@ -224,17 +227,17 @@ static int ask_agent(struct cli *cli, const struct cli_command *command)
 {
 	PB_JSON_FREE cJSON *result = NULL;
 	struct pb_err err = {0};
-	int rc = cli_ask_all(cli, &result, &err);
+	int rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 
 	/*
 	 * The core's questions change nothing and may be repeated, once. One to a plugin may be
 	 * what brought the agent down.
 	 */
 	if (rc == -EPIPE && command && cli_wait_until_ready(cli, &err) == 0)
-		rc = cli_ask_all(cli, &result, &err);
+		rc = cli_ask(cli, cli->words, cli->n_words, &result, &err);
 	if (rc == -ENOSYS)
 		return unknown_command(cli, &err);
-	return rc < 0 ? cli_report(cli, rc, &err) : cli_print(cli, result);
+	return rc < 0 ? cli_report(cli, rc, &err) : cli_print_all(cli, &result);
 }
 
 static int run(struct cli *cli)

@@ -8,8 +8,8 @@
 #include <math.h>
 
 #define COLUMN_GAP 2
-#define COLUMNS_MAX 64 /* what has more is shown line by line */
-#define CELL_MAX 200   /* in columns; longer values are for -o json */
+#define COLUMNS_MAX CLI_COLUMNS_MAX /* what has more is shown line by line */
+#define CELL_MAX 200		    /* in columns; longer values are for -o json */
 
 struct range {
 	uint32_t first, last;
@@ -191,9 +191,9 @@ static void table_put(struct table *t, size_t row, size_t column, const cJSON *v
 		t->widths[column] = cell->width < CELL_MAX ? cell->width : CELL_MAX;
 }
 
-static void table_print(const struct table *t, unsigned indent, struct pb_buf *out)
+static void table_print(const struct table *t, size_t first, unsigned indent, struct pb_buf *out)
 {
-	for (size_t r = 0; r < t->rows; r++) {
+	for (size_t r = first; r < t->rows; r++) {
 		pb_buf_printf(out, "%*s", (int)indent, "");
 		for (size_t c = 0; c < t->columns; c++) {
 			const struct cell *cell = &t->cells[r * t->columns + c];
@@ -209,8 +209,9 @@ static void table_print(const struct table *t, unsigned indent, struct pb_buf *o
 	}
 }
 
+/* `page` NULL: the whole list. */
 static int render_table(const cJSON *columns, const cJSON *items, unsigned indent,
-			struct pb_buf *out)
+			struct cli_page *page, struct pb_buf *out)
 {
 	struct table t = {.rows = (size_t)cJSON_GetArraySize(items) + 1,
 			  .columns = (size_t)cJSON_GetArraySize(columns)};
@@ -223,6 +224,8 @@ static int render_table(const cJSON *columns, const cJSON *items, unsigned inden
 		table_free(&t);
 		return -ENOMEM;
 	}
+	if (page)
+		memcpy(t.widths, page->widths, t.columns * sizeof(*t.widths));
 	cJSON_ArrayForEach (column, columns) {
 		const char *field = pb_json_str(column, "field", "");
 		size_t r = 1;
@@ -232,7 +235,11 @@ static int render_table(const cJSON *columns, const cJSON *items, unsigned inden
 			table_put(&t, r++, c, cJSON_GetObjectItemCaseSensitive(item, field));
 		c++;
 	}
-	table_print(&t, indent, out);
+	table_print(&t, page && page->begun, indent, out);
+	if (page) {
+		memcpy(page->widths, t.widths, t.columns * sizeof(*t.widths));
+		page->begun = true;
+	}
 	table_free(&t);
 	return 0;
 }
@@ -320,7 +327,7 @@ static int render_list(const cJSON *list, unsigned indent, struct pb_buf *out)
 	int rc = 0;
 
 	if (columns)
-		return render_table(columns, list, indent, out);
+		return render_table(columns, list, indent, NULL, out);
 	cJSON_ArrayForEach (item, list) {
 		if (rc < 0)
 			break;
@@ -372,7 +379,8 @@ static int render_value(const cJSON *value, unsigned indent, struct pb_buf *out)
 {
 	if (is_table(value))
 		return render_table(cJSON_GetObjectItemCaseSensitive(value, "columns"),
-				    cJSON_GetObjectItemCaseSensitive(value, "items"), indent, out);
+				    cJSON_GetObjectItemCaseSensitive(value, "items"), indent, NULL,
+				    out);
 	if (cJSON_IsObject(value))
 		return render_object(value, indent, out);
 	if (cJSON_IsArray(value))
@@ -394,6 +402,32 @@ int cli_render(const cJSON *result, bool json, struct pb_buf *out)
 	return text ? escape_json(out, text) : -ENOMEM;
 }
 
+int cli_render_page(struct cli_page *page, const cJSON *result, struct pb_buf *out)
+{
+	if (!is_table(result))
+		return -EPROTO;
+	return render_table(cJSON_GetObjectItemCaseSensitive(result, "columns"),
+			    cJSON_GetObjectItemCaseSensitive(result, "items"), 0, page, out);
+}
+
+static int put(const struct pb_buf *out)
+{
+	if (fwrite(out->data, 1, out->len, stdout) != out->len || fflush(stdout) != 0)
+		return cli_fail(CLI_FAILED, "standard output: %s", strerror(errno));
+	return CLI_OK;
+}
+
+int cli_print_page(struct cli_page *page, const cJSON *result)
+{
+	PB_BUF_FREE struct pb_buf out = {0};
+	int rc = cli_render_page(page, result, &out);
+
+	if (rc < 0)
+		return cli_fail(CLI_FAILED, "%s",
+				rc == -EPROTO ? "the agent's answer is no list" : "out of memory");
+	return out.len ? put(&out) : CLI_OK;
+}
+
 int cli_print(const struct cli *cli, const cJSON *result)
 {
 	PB_BUF_FREE struct pb_buf out = {0};
@@ -402,9 +436,7 @@ int cli_print(const struct cli *cli, const cJSON *result)
 		return cli->json ? (puts("{}") < 0 ? CLI_FAILED : CLI_OK) : CLI_OK;
 	if (cli_render(result, cli->json, &out) < 0)
 		return cli_fail(CLI_FAILED, "out of memory");
-	if (fwrite(out.data, 1, out.len, stdout) != out.len || fflush(stdout) != 0)
-		return cli_fail(CLI_FAILED, "standard output: %s", strerror(errno));
-	return CLI_OK;
+	return put(&out);
 }
 
 int cli_fail(int code, const char *fmt, ...)

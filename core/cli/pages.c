@@ -2,90 +2,97 @@
 /*
  * Lists that the agent gives a page at a time, because the whole would keep it from its work: asked
  * for until there is no more, shown as one. What changes meanwhile may be shown as it was or as it
- * became. Several words of a filter are one text.
+ * became. A table is printed page by page, so that one of a million rows needs the memory of a
+ * page; JSON is one value, and gathered. Several words of a filter are one text.
  */
 #include <cli/cli.h>
 
+/* How a list is asked on. */
+struct list {
+	struct cli *cli;
+	const char **words; /* of the question, with room for one more */
+	size_t n_words;
+	const char *prefix; /* of the word that says where to go on */
+	struct cli_page page;
+	cJSON *all; /* for JSON */
+};
+
 /* Moves the rows of a page behind those that are there. */
-static int take_page(cJSON **table, cJSON **page)
+static int gather(cJSON **table, cJSON **page)
 {
 	cJSON *from = cJSON_GetObjectItemCaseSensitive(*page, "items");
 	cJSON *to = cJSON_GetObjectItemCaseSensitive(*table, "items");
 
 	if (!cJSON_IsArray(from) || (*table && !cJSON_IsArray(to)))
-		return -EPROTO;
+		return cli_fail(CLI_FAILED, "the agent's answer is no list");
 	if (!*table) {
 		*table = PB_TAKE_PTR(*page);
-		return 0;
+		return CLI_OK;
 	}
 	while (from->child)
 		cJSON_AddItemToArray(to, cJSON_DetachItemViaPointer(from, from->child));
-	return 0;
+	return CLI_OK;
 }
 
-/* The same, and what the page says comes next. */
-static int next_page(cJSON **table, cJSON **page, struct pb_err *err)
+static int take_page(struct list *list, cJSON **page)
 {
-	cJSON *next = cJSON_DetachItemFromObjectCaseSensitive(*page, "next");
-
-	cJSON_DeleteItemFromObjectCaseSensitive(*table, "next");
-	if (next)
-		cJSON_AddItemToObject(*table, "next", next);
-	return take_page(table, page) < 0
-		       ? pb_err_set(err, -EPROTO, "the agent's answer is no list")
-		       : 0;
+	return list->cli->json ? gather(&list->all, page) : cli_print_page(&list->page, *page);
 }
 
-static int ask_page(struct cli *cli, const char *filter, const char *after, cJSON **table,
-		    char **ret_next, struct pb_err *err)
+/* The page at `next`. */
+static int ask_next(struct list *list, const cJSON *next, cJSON **ret_page)
 {
-	const char *words[] = {cli->words[0], cli->words[1], filter, after};
-	PB_JSON_FREE cJSON *page = NULL;
-	const char *next;
-	int rc = cli_ask(cli, words, PB_ARRAY_LEN(words), &page, err);
+	PB_FREE char *after = pb_sprintf("%s%s", list->prefix, next->valuestring);
+	struct pb_err err = {0};
+	int rc = -ENOMEM;
 
+	if (!after)
+		return cli_fail(CLI_FAILED, "out of memory");
+	list->words[list->n_words] = after;
+	rc = cli_ask(list->cli, list->words, list->n_words + 1, ret_page, &err);
 	if (rc < 0)
-		return rc;
-	next = pb_json_str(page, "next", "");
+		return cli_report(list->cli, rc, &err);
 	/* The same place again would never end. */
-	if (*next && strcmp(next, after) == 0)
-		return pb_err_set(err, -EPROTO, "the agent gives the same page again");
-	*ret_next = strdup(next);
-	if (!*ret_next)
-		return pb_err_set(err, -ENOMEM, "out of memory");
-	rc = take_page(table, &page);
-	return rc < 0 ? pb_err_set(err, rc, "the agent's answer is no list") : 0;
+	if (strcmp(pb_json_str(*ret_page, "next", ""), next->valuestring) == 0)
+		return cli_fail(CLI_FAILED, "the agent gives the same page again");
+	return CLI_OK;
+}
+
+static int print_pages(struct list *list, cJSON **page)
+{
+	int rc = CLI_OK;
+
+	for (bool more = true; more && rc == CLI_OK;) {
+		PB_JSON_FREE cJSON *next = cJSON_DetachItemFromObjectCaseSensitive(*page, "next");
+
+		more = cJSON_IsString(next) && *next->valuestring;
+		rc = take_page(list, page);
+		cJSON_Delete(*page);
+		*page = NULL;
+		if (rc == CLI_OK && more)
+			rc = ask_next(list, next, page);
+	}
+	if (rc == CLI_OK && list->all)
+		rc = cli_print(list->cli, list->all);
+	cJSON_Delete(list->all);
+	return rc;
 }
 
 /* A plugin's list says with "next" that there is more, and is asked with one more word. */
-int cli_ask_all(struct cli *cli, cJSON **ret_result, struct pb_err *err)
+int cli_print_all(struct cli *cli, cJSON **result)
 {
 	PB_FREE const char **words = calloc(cli->n_words + 1, sizeof(*words));
-	PB_JSON_FREE cJSON *table = NULL;
-	PB_FREE char *after = NULL;
-	int rc = words ? cli_ask(cli, cli->words, cli->n_words, &table, err)
-		       : pb_err_set(err, -ENOMEM, "out of memory");
+	struct list list = {.cli = cli,
+			    .words = words,
+			    .n_words = cli->n_words,
+			    .prefix = "--after="};
 
-	while (rc == 0 && *pb_json_str(table, "next", "")) {
-		PB_JSON_FREE cJSON *page = NULL;
-
-		free(after);
-		after = NULL;
-		if (asprintf(&after, "--after=%s", pb_json_str(table, "next", "")) < 0) {
-			after = NULL;
-			return pb_err_set(err, -ENOMEM, "out of memory");
-		}
-		memcpy(words, cli->words, cli->n_words * sizeof(*words));
-		words[cli->n_words] = after;
-		rc = cli_ask(cli, words, cli->n_words + 1, &page, err);
-		if (rc == 0 && strcmp(pb_json_str(page, "next", ""), after + 8) == 0)
-			return pb_err_set(err, -EPROTO, "the agent gives the same page again");
-		if (rc == 0)
-			rc = next_page(&table, &page, err);
-	}
-	if (rc == 0)
-		*ret_result = PB_TAKE_PTR(table);
-	return rc;
+	if (!*pb_json_str(*result, "next", ""))
+		return cli_print(cli, *result);
+	if (!words)
+		return cli_fail(CLI_FAILED, "out of memory");
+	memcpy(words, cli->words, cli->n_words * sizeof(*words));
+	return print_pages(&list, result);
 }
 
 static char *join(const char *const *words, size_t n)
@@ -100,22 +107,15 @@ static char *join(const char *const *words, size_t n)
 
 int cli_pages(struct cli *cli, const char *const *args, size_t n_args)
 {
-	PB_JSON_FREE cJSON *table = NULL;
 	PB_FREE char *filter = join(args, n_args);
-	PB_FREE char *after = strdup("");
+	PB_JSON_FREE cJSON *page = NULL;
+	const char *words[4] = {cli->words[0], cli->words[1], filter};
+	struct list list = {.cli = cli, .words = words, .n_words = 3, .prefix = ""};
 	struct pb_err err = {0};
-	int rc = filter && after ? 0 : pb_err_set(&err, -ENOMEM, "out of memory");
+	int rc;
 
-	do {
-		PB_FREE char *next = NULL;
-
-		if (rc == 0)
-			rc = ask_page(cli, filter, after, &table, &next, &err);
-		free(after);
-		after = PB_TAKE_PTR(next);
-	} while (rc == 0 && *after);
-	if (rc < 0)
-		return cli_report(cli, rc, &err);
-	cJSON_DeleteItemFromObjectCaseSensitive(table, "next");
-	return cli_print(cli, table);
+	if (!filter)
+		return cli_fail(CLI_FAILED, "out of memory");
+	rc = cli_ask(cli, words, list.n_words, &page, &err);
+	return rc < 0 ? cli_report(cli, rc, &err) : print_pages(&list, &page);
 }

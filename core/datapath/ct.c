@@ -3,11 +3,14 @@
  * When the clean-up runs, what became of it, and the questions of the commands.
  *
  * Owns the timer and the jobs on the pool. The loop reads one record of counters a second and
- * nothing else of the map. What deletes runs one at a time.
+ * nothing else of the map. What deletes runs one at a time, and waits on the loop: no thread of the
+ * pool may be held by waiting.
  */
 #include <base/log.h>
 #include <datapath/ct_private.h>
 #include <datapath/internal.h>
+
+#include <utlist.h>
 
 #define TICK_MS 1000
 #define INTERVAL_START_S 300
@@ -22,9 +25,10 @@ struct pb_ct_table {
 	int n_cpus;
 	uv_timer_t timer;
 	uv_work_t gc_work;
-	bool gc_running;
 	atomic_bool cancel;
-	uv_mutex_t deleting; /* of the pool's threads */
+	bool gc_wanted, gc_running;
+	bool deleting;	     /* the clean-up or a flush is on the pool */
+	struct job *flushes; /* that wait for it */
 	unsigned jobs;	     /* on the pool, the clean-up too */
 	bool timer_closed;
 	void (*closed)(void *arg);
@@ -40,6 +44,21 @@ struct pb_ct_table {
 	uint64_t run_ns;
 	int run_code;
 };
+
+/* A question of a command. */
+struct job {
+	uv_work_t work;
+	struct pb_ct_table *table;
+	char *filter, *after;
+	bool nat, flush;
+	pb_ct_reply_fn reply;
+	void *arg;
+	cJSON *result;
+	struct pb_err err;
+	struct job *prev, *next;
+};
+
+static void delete_next(struct pb_ct_table *t);
 
 uint32_t pb_ct_now(void)
 {
@@ -60,7 +79,6 @@ static void maybe_closed(struct pb_ct_table *t)
 
 	if (!t->timer_closed || t->jobs > 0)
 		return;
-	uv_mutex_destroy(&t->deleting);
 	free(t);
 	if (closed)
 		closed(arg);
@@ -74,9 +92,7 @@ static void gc_on_pool(uv_work_t *work)
 	struct pb_ct_walk walk = walk_of(t);
 	uint64_t start = pb_now_ns();
 
-	uv_mutex_lock(&t->deleting);
 	t->run_code = pb_ct_gc_run(&walk, pb_ct_now(), &t->gc);
-	uv_mutex_unlock(&t->deleting);
 	t->run_ns = pb_now_ns() - start;
 }
 
@@ -100,7 +116,7 @@ static void gc_done(uv_work_t *work, int status)
 
 	(void)status;
 	t->jobs--;
-	t->gc_running = false;
+	t->deleting = t->gc_running = false;
 	t->last_end_ns = pb_now_ns();
 	if (t->run_code == 0)
 		note_run(t);
@@ -108,15 +124,17 @@ static void gc_done(uv_work_t *work, int status)
 		pb_error("datapath", "conntrack: what has expired can't be deleted: %s",
 			 strerror(-t->run_code));
 	t->next_ns = t->last_end_ns + t->counts.interval_s * 1000000000ULL;
+	delete_next(t);
 	maybe_closed(t);
 }
 
 static void gc_start(struct pb_ct_table *t)
 {
+	t->gc_wanted = false;
 	t->gc_work.data = t;
 	if (uv_queue_work(t->loop, &t->gc_work, gc_on_pool, gc_done) < 0)
 		return;
-	t->gc_running = true;
+	t->deleting = t->gc_running = true;
 	t->jobs++;
 	t->full_seen = t->counts.flows.full;
 }
@@ -163,22 +181,13 @@ static void on_tick(uv_timer_t *timer)
 		return;
 	full = t->counts.flows.full > t->full_seen;
 	say_full(t, full);
-	if (now >= t->next_ns || (full && now - t->last_end_ns >= t->run_ns * REST_FACTOR))
-		gc_start(t);
+	if (now >= t->next_ns || (full && now - t->last_end_ns >= t->run_ns * REST_FACTOR)) {
+		t->gc_wanted = true;
+		delete_next(t);
+	}
 }
 
 /* ---- questions ---- */
-
-struct job {
-	uv_work_t work;
-	struct pb_ct_table *table;
-	char *filter, *after;
-	bool nat, flush;
-	pb_ct_reply_fn reply;
-	void *arg;
-	cJSON *result;
-	struct pb_err err;
-};
 
 static cJSON *flush(struct job *job)
 {
@@ -190,9 +199,7 @@ static cJSON *flush(struct job *job)
 
 	if (pb_ct_filter_parse(job->filter, &filter, &job->err) < 0)
 		return NULL;
-	uv_mutex_lock(&t->deleting);
 	n = pb_ct_flush_run(&walk, &filter);
-	uv_mutex_unlock(&t->deleting);
 	if (n < 0) {
 		pb_err_set(&job->err, (int)n, "flows can't be deleted: %s", strerror((int)-n));
 		return NULL;
@@ -223,6 +230,18 @@ static void job_free(struct job *job)
 	free(job);
 }
 
+static void job_answer(struct job *job)
+{
+	job->reply(job->arg, job->result, &job->err);
+	job_free(job);
+}
+
+static void job_refuse(struct job *job, int code, const char *text)
+{
+	pb_err_set(&job->err, code, "%s", text);
+	job_answer(job);
+}
+
 static void job_done(uv_work_t *work, int status)
 {
 	struct job *job = work->data;
@@ -230,9 +249,37 @@ static void job_done(uv_work_t *work, int status)
 
 	(void)status;
 	t->jobs--;
-	job->reply(job->arg, job->result, &job->err);
-	job_free(job);
+	if (job->flush)
+		t->deleting = false;
+	job_answer(job);
+	delete_next(t);
 	maybe_closed(t);
+}
+
+static void job_start(struct job *job)
+{
+	struct pb_ct_table *t = job->table;
+
+	job->work.data = job;
+	if (uv_queue_work(t->loop, &job->work, job_on_pool, job_done) < 0) {
+		job_refuse(job, -ENOMEM, "out of memory");
+		return;
+	}
+	t->jobs++;
+	t->deleting |= job->flush;
+}
+
+/* The clean-up before flushes: however many of them wait, it has its turn. */
+static void delete_next(struct pb_ct_table *t)
+{
+	if (t->gc_wanted && !t->deleting)
+		gc_start(t);
+	while (t->flushes && !t->deleting) {
+		struct job *job = t->flushes;
+
+		DL_DELETE(t->flushes, job);
+		job_start(job);
+	}
 }
 
 static void ask(struct pb_ct_table *t, const struct job *question, const char *filter,
@@ -241,21 +288,23 @@ static void ask(struct pb_ct_table *t, const struct job *question, const char *f
 	struct pb_err err = {0};
 	struct job *job = malloc(sizeof(*job));
 
-	if (job) {
-		*job = *question;
-		job->table = t;
-		job->work.data = job;
-		job->filter = strdup(filter);
-		job->after = strdup(after);
-		if (job->filter && job->after &&
-		    uv_queue_work(t->loop, &job->work, job_on_pool, job_done) == 0) {
-			t->jobs++;
-			return;
-		}
-		job_free(job);
+	if (!job) {
+		pb_err_set(&err, -ENOMEM, "out of memory");
+		question->reply(question->arg, NULL, &err);
+		return;
 	}
-	pb_err_set(&err, -ENOMEM, "out of memory");
-	question->reply(question->arg, NULL, &err);
+	*job = *question;
+	job->table = t;
+	job->filter = strdup(filter);
+	job->after = strdup(after);
+	if (!job->filter || !job->after) {
+		job_refuse(job, -ENOMEM, "out of memory");
+	} else if (job->flush) {
+		DL_APPEND(t->flushes, job);
+		delete_next(t);
+	} else {
+		job_start(job);
+	}
 }
 
 void pb_ct_list(struct pb_ct_table *table, const char *filter, const char *after, bool nat,
@@ -355,7 +404,6 @@ int pb_ct_new(uv_loop_t *loop, const struct pb_config *config, struct pb_dp *dp,
 		free(t);
 		return rc;
 	}
-	uv_mutex_init(&t->deleting);
 	/* Drops of an agent before have been followed by its runs. */
 	read_stats(t);
 	t->full_seen = t->counts.flows.full;
@@ -379,5 +427,12 @@ void pb_ct_close(struct pb_ct_table *t, void (*closed)(void *arg), void *arg)
 	t->closed = closed;
 	t->closed_arg = arg;
 	atomic_store(&t->cancel, true);
+	t->gc_wanted = false;
+	while (t->flushes) {
+		struct job *job = t->flushes;
+
+		DL_DELETE(t->flushes, job);
+		job_refuse(job, -ECANCELED, "the agent is ending");
+	}
 	uv_close((uv_handle_t *)&t->timer, timer_closed);
 }

@@ -172,7 +172,8 @@ static const struct {
 	{"backend", parse_backend, "the number of a backend"},
 };
 
-static int parse_word(const char *word, struct pb_ct_filter *f, struct pb_err *err)
+/* `*given`: a bit for each key that there was; a second value would replace the first. */
+static int parse_word(const char *word, struct pb_ct_filter *f, uint32_t *given, struct pb_err *err)
 {
 	const char *equals = strchr(word, '=');
 	size_t len = equals ? (size_t)(equals - word) : 0;
@@ -180,6 +181,10 @@ static int parse_word(const char *word, struct pb_ct_filter *f, struct pb_err *e
 	for (size_t i = 0; equals && i < PB_ARRAY_LEN(words); i++) {
 		if (strlen(words[i].key) != len || strncmp(words[i].key, word, len) != 0)
 			continue;
+		if (*given & (1U << i) && words[i].parse != parse_flag)
+			return pb_err_set(err, -EINVAL, "%s: is given twice; give it once",
+					  words[i].key);
+		*given |= 1U << i;
 		if (words[i].parse(equals + 1, f))
 			return 0;
 		return pb_err_set(err, -EINVAL, "%s: \"%.60s\" isn't %s", words[i].key, equals + 1,
@@ -194,13 +199,14 @@ static int parse_word(const char *word, struct pb_ct_filter *f, struct pb_err *e
 int pb_ct_filter_parse(const char *text, struct pb_ct_filter *ret_filter, struct pb_err *err)
 {
 	PB_FREE char *copy = strdup(text);
+	uint32_t given = 0;
 	char *save = NULL;
 	int rc = copy ? 0 : pb_err_set(err, -ENOMEM, "out of memory");
 
 	*ret_filter = (struct pb_ct_filter){0};
 	for (char *w = copy ? strtok_r(copy, " ", &save) : NULL; w && rc == 0;
 	     w = strtok_r(NULL, " ", &save))
-		rc = parse_word(w, ret_filter, err);
+		rc = parse_word(w, ret_filter, &given, err);
 	return rc;
 }
 

@@ -9,10 +9,6 @@
 
 #include <datapath/ct_private.h>
 
-#ifndef ENOTSUPP
-#define ENOTSUPP 524
-#endif
-
 #define INTERVAL_MIN_S 10
 #define INTERVAL_MAX_S (12 * 3600)
 
@@ -39,7 +35,7 @@ static int delete_keys(int fd, const struct pb_ct_key *keys, uint32_t n, uint64_
 		uint32_t done = n;
 		int rc = bpf_map_delete_batch(fd, keys, &done, &opts);
 
-		if (rc == -ENOTSUPP || rc == -EOPNOTSUPP || rc == -EINVAL)
+		if (pb_ct_unsupported(rc))
 			return delete_each(fd, keys, n, deleted);
 		if (rc < 0 && rc != -ENOENT)
 			return rc;
@@ -72,12 +68,46 @@ int pb_ct_repair(int fd, const struct pb_ct_key *keys, uint32_t n)
 	return rc == -ENOENT ? 0 : rc;
 }
 
+/* Kernels before 5.14 have it in two steps only. */
+static int take(int fd, const struct pb_ct_key *key, struct pb_ct *ret_ct)
+{
+	int rc = bpf_map_lookup_and_delete_elem(fd, key, ret_ct);
+
+	if (!pb_ct_unsupported(rc))
+		return rc;
+	rc = bpf_map_lookup_elem(fd, key, ret_ct);
+	return rc < 0 ? rc : bpf_map_delete_elem(fd, key);
+}
+
+/*
+ * The half of the answers may be another client's by now: its port was free to be taken. That one
+ * is put back, or its flow goes as a whole when there is no place any more.
+ */
+static int delete_second(struct pb_ct_doomed *d, uint32_t i)
+{
+	struct pb_ct_key owner;
+	struct pb_ct ct;
+	int rc = take(d->fd, &d->second[i], &ct);
+
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	owner = pb_ct_pair(&d->second[i], &ct);
+	if (memcmp(&owner, &d->owner[i], sizeof(owner)) == 0) {
+		d->deleted++;
+		return 0;
+	}
+	rc = bpf_map_update_elem(d->fd, &d->second[i], &ct, BPF_NOEXIST);
+	if (rc < 0)
+		rc = bpf_map_delete_elem(d->fd, &owner);
+	return rc == -ENOENT ? 0 : rc;
+}
+
 int pb_ct_doomed_end(struct pb_ct_doomed *d)
 {
 	int rc = delete_keys(d->fd, d->first, d->n_first, &d->deleted);
 
-	if (rc == 0)
-		rc = delete_keys(d->fd, d->second, d->n_second, &d->deleted);
+	for (uint32_t i = 0; rc == 0 && i < d->n_second; i++)
+		rc = delete_second(d, i);
 	/* A program takes the tuple of an expired flow over, whatever is left of it. */
 	if (rc == 0)
 		rc = pb_ct_repair(d->fd, d->first, d->n_first);
@@ -91,13 +121,16 @@ int pb_ct_doom(struct pb_ct_doomed *d, const struct pb_ct_key *key, const struct
 	const bool reply = ct->flags & PB_CT_REPLY;
 
 	if (reply) {
+		d->owner[d->n_second] = pb_ct_pair(key, ct);
 		d->second[d->n_second++] = *key;
 		if (pair)
 			d->first[d->n_first++] = *pair;
 	} else {
 		d->first[d->n_first++] = *key;
-		if (pair)
+		if (pair) {
+			d->owner[d->n_second] = *key;
 			d->second[d->n_second++] = *pair;
+		}
 	}
 	if (d->n_first < PB_ARRAY_LEN(d->first) && d->n_second < PB_ARRAY_LEN(d->second))
 		return 0;

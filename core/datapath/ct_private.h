@@ -20,9 +20,11 @@ struct pb_ct_place {
 	struct pb_ct_key key;
 };
 
+/* What a kernel says that doesn't have the operation for this type of map. */
+bool pb_ct_unsupported(int rc);
 /*
- * Reads up to `max` entries behind the place and moves it. -ENOSPC: `max` is less than what the
- * kernel keeps in one place; -E2BIG: so much changes that a walk by keys doesn't end.
+ * Reads up to `max` entries behind the place and moves it; there may be none although there are
+ * more. -ENOSPC: `max` is less than what the kernel keeps in one place.
  */
 int pb_ct_read(int fd, struct pb_ct_place *place, struct pb_ct_key *keys, struct pb_ct *values,
 	       uint32_t max, uint32_t *ret_n);
@@ -56,6 +58,7 @@ struct pb_ct_doomed {
 	uint32_t n_first, n_second;
 	/* Few: a flow that is begun anew meanwhile goes too. */
 	struct pb_ct_key first[64], second[64];
+	struct pb_ct_key owner[64]; /* of second[]: the client's half when it was judged */
 	uint64_t deleted;
 };
 /* `pair` NULL: there is none. Deletes when it is full; pb_ct_doomed_end() deletes the rest. */
@@ -94,7 +97,7 @@ struct pb_ct_filter {
 	uint16_t flags; /* all of them must be set */
 	uint32_t frontend, backend;
 };
-/* "address=10.0.0.1 port=80": what is given must all be so. "": everything. */
+/* "address=10.0.0.1 port=80": all must be so, each is given once, but flag=. "": everything. */
 int pb_ct_filter_parse(const char *text, struct pb_ct_filter *ret_filter, struct pb_err *err);
 bool pb_ct_filter_passes(const struct pb_ct_filter *filter, const struct pb_ct_key *key,
 			 const struct pb_ct *ct);

@@ -17,7 +17,7 @@
 /* More keys than this for each that fits into the map: it changes too fast to be walked. */
 #define LOOKS_PER_ENTRY 4
 
-static bool no_batches(int rc)
+bool pb_ct_unsupported(int rc)
 {
 	return rc == -ENOTSUPP || rc == -EOPNOTSUPP || rc == -EINVAL;
 }
@@ -70,7 +70,7 @@ int pb_ct_read(int fd, struct pb_ct_place *place, struct pb_ct_key *keys, struct
 
 	if (!place->by_key) {
 		rc = read_batch(fd, place, keys, values, max, ret_n);
-		if (rc == 0 || place->begun || !no_batches(rc))
+		if (rc == 0 || place->begun || !pb_ct_unsupported(rc))
 			return rc;
 		place->by_key = true;
 	}

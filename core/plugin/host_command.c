@@ -81,25 +81,32 @@ static void answer(struct pb_request *req, struct pb_generation *gen, const char
 		pb_request_reply(req, cJSON_CreateRaw(out->data));
 }
 
+static int call(struct pb_generation *gen, const struct pb_host_command *c, const char *const *args,
+		uint32_t n_args, struct pb_buf *out)
+{
+	struct pb_call call;
+	int rc;
+
+	gen->fail.text[0] = '\0';
+	pb_call_enter(gen, PB_STEP_COMMAND, &call);
+	rc = c->fn(&gen->ctx, c->arg, args, n_args, out);
+	pb_call_leave(gen, PB_STEP_COMMAND, &call);
+	return rc;
+}
+
 static void run(struct pb_command_entry *e, struct pb_request *req, const char *const *args,
 		uint32_t n_args)
 {
 	struct pb_generation *gen = e->owner->live;
 	struct pb_host_command *c = command_find(gen, e->name);
 	PB_BUF_FREE struct pb_buf out = {0};
-	struct pb_call call;
-	int rc;
 
 	if (!c) {
 		pb_request_fail(req, EAGAIN, "%s: plugin %s is being loaded; try again", e->name,
 				e->owner->name);
 		return;
 	}
-	gen->fail.text[0] = '\0';
-	pb_call_enter(gen, PB_STEP_COMMAND, &call);
-	rc = c->fn(&gen->ctx, c->arg, args, n_args, &out);
-	pb_call_leave(gen, PB_STEP_COMMAND, &call);
-	answer(req, gen, e->name, rc, &out);
+	answer(req, gen, e->name, call(gen, c, args, n_args, &out), &out);
 }
 
 /* A plugin that is being swapped, or says nothing useful, is left out: it has a row of its own. */
@@ -108,18 +115,12 @@ static void add_details(const struct pb_command_entry *e, cJSON *status)
 	struct pb_generation *gen = e->owner->live;
 	struct pb_host_command *c = command_find(gen, e->name);
 	PB_BUF_FREE struct pb_buf out = {0};
-	struct pb_call call;
 	char name[64];
-	int rc;
 
-	if (!c || gen->hold_events)
+	if (!c || gen->hold_events || call(gen, c, NULL, 0, &out) < 0)
 		return;
-	pb_call_enter(gen, PB_STEP_COMMAND, &call);
-	rc = c->fn(&gen->ctx, c->arg, NULL, 0, &out);
-	pb_call_leave(gen, PB_STEP_COMMAND, &call);
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(e->name, " "), e->name);
-	if (rc == 0 && out.len && check_answer(&out) == 0 &&
-	    !cJSON_GetObjectItemCaseSensitive(status, name))
+	if (out.len && check_answer(&out) == 0 && !cJSON_GetObjectItemCaseSensitive(status, name))
 		cJSON_AddRawToObject(status, name, out.data);
 }
 

@@ -395,6 +395,31 @@ Test(ct, what_lost_its_pair_while_it_was_begun_goes_too)
 	cr_expect_eq(there(4), 1);
 }
 
+Test(ct, a_port_that_another_client_took_meanwhile_stays_his)
+{
+	struct flow was = flow(1), is = flow(1), quiet = flow(2);
+	struct pb_ct_doomed doomed = {.fd = fd};
+	struct pb_ct ct = {0};
+
+	put_flow(2, 0, 0);
+	put_flow(1, 0, 0);
+	cr_assert_eq(pb_ct_doom(&doomed, &was.keys[0], &was.values[0], &was.keys[1]), 0);
+	cr_assert_eq(pb_ct_doom(&doomed, &quiet.keys[1], &quiet.values[1], &quiet.keys[0]), 0);
+	/* A program reclaims the port, for a client with another address. */
+	cr_assert_eq(bpf_map_delete_elem(fd, &was.keys[0]), 0);
+	cr_assert_eq(bpf_map_delete_elem(fd, &was.keys[1]), 0);
+	is.keys[0].saddr.v4 ^= htonl(1U << 30);
+	is.values[1].daddr.v4 ^= htonl(1U << 30);
+	put(&is.keys[1], is.values[1], LATER);
+	put(&is.keys[0], is.values[0], LATER);
+	cr_assert_eq(pb_ct_doomed_end(&doomed), 0);
+	cr_expect_eq(doomed.deleted, 2);
+	cr_expect_eq(there(2), 0);
+	cr_expect_eq(bpf_map_lookup_elem(fd, &is.keys[0], &ct), 0);
+	cr_expect_eq(bpf_map_lookup_elem(fd, &is.keys[1], &ct), 0);
+	cr_expect_eq(ct.expires, LATER);
+}
+
 /* Deletes the key that the walk stands on: the kernel sends it back to the start. */
 static int pull_the_rug(void *arg, const struct pb_ct_key *keys, const struct pb_ct *values,
 			uint32_t n)
@@ -609,6 +634,38 @@ Test(ct, a_full_map_is_cleaned_up_at_once)
 	/* else the next one would come after minutes */
 	cr_expect_eq(run_until_runs(2).flows.full, 3);
 	close_table();
+}
+
+struct answers {
+	unsigned all, called_off;
+};
+
+static void on_answer(void *arg, cJSON *result, const struct pb_err *err)
+{
+	struct answers *n = arg;
+
+	n->all++;
+	n->called_off += !result && err->code == -ECANCELED;
+	cJSON_Delete(result);
+}
+
+Test(ct, flushes_wait_for_one_another_and_none_for_the_end)
+{
+	struct answers n = {0};
+
+	cr_assert_eq(pb_ct_new(&sandbox.loop, &sandbox.config, sandbox.dp, &table, &sandbox.err), 0,
+		     "%s", sandbox.err.text);
+	for (int i = 0; i < 10; i++)
+		pb_ct_flush(table, "", on_answer, &n);
+	while (n.all < 10)
+		uv_run(&sandbox.loop, UV_RUN_ONCE);
+	cr_expect_eq(n.called_off, 0);
+	for (int i = 0; i < 10; i++)
+		pb_ct_flush(table, "", on_answer, &n);
+	close_table();
+	cr_expect_eq(n.all, 20);
+	/* at most one was under way */
+	cr_expect_geq(n.called_off, 9);
 }
 
 Test(ct, commands_are_answered_from_the_pool_and_before_the_end)

@@ -79,6 +79,31 @@ Test(cli, answers_are_shown_as_tables_or_indented_lines)
 	}
 }
 
+Test(cli, pages_of_a_list_are_one_table_whose_columns_only_grow)
+{
+	static const char *const given[] = {
+		"{\"columns\":[{\"title\":\"NAME\",\"field\":\"n\"},{\"title\":\"S\",\"field\":"
+		"\"s\"}],\"items\":[{\"n\":\"a\",\"s\":1}]}",
+		"{\"columns\":[{\"title\":\"NAME\",\"field\":\"n\"},{\"title\":\"S\",\"field\":"
+		"\"s\"}],\"items\":[{\"n\":\"longer\",\"s\":2}]}",
+		"{\"columns\":[{\"title\":\"NAME\",\"field\":\"n\"},{\"title\":\"S\",\"field\":"
+		"\"s\"}],\"items\":[]}",
+		"{\"columns\":[{\"title\":\"NAME\",\"field\":\"n\"},{\"title\":\"S\",\"field\":"
+		"\"s\"}],\"items\":[{\"n\":\"b\",\"s\":3}]}",
+	};
+	PB_JSON_FREE cJSON *no_list = cJSON_Parse("{\"next\":\"x\"}");
+	PB_BUF_FREE struct pb_buf out = {0};
+	struct cli_page page = {0};
+
+	for (size_t i = 0; i < PB_ARRAY_LEN(given); i++) {
+		PB_JSON_FREE cJSON *json = cJSON_Parse(given[i]);
+
+		cr_assert_eq(cli_render_page(&page, json, &out), 0);
+	}
+	cr_expect_str_eq(out.data, "NAME  S\na     1\nlonger  2\nb       3\n");
+	cr_expect_eq(cli_render_page(&page, no_list, &out), -EPROTO);
+}
+
 Test(cli, a_terminal_obeys_nothing_in_an_answer)
 {
 	static const struct {

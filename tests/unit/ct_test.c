@@ -115,6 +115,9 @@ Test(ct, a_filter_that_makes_no_sense_is_named_with_what_is_known)
 		{"flag=nat", "flag: \"nat\" isn't reply, single, snat, local, dsr, dsr-backend, "
 			     "hairpin, host or pod"},
 		{"frontend=-1", "frontend: \"-1\" isn't the number of a frontend"},
+		{"port=80 port=80", "port: is given twice; give it once"},
+		{"address=fd00::1 flag=snat address=10.0.0.1",
+		 "address: is given twice; give it once"},
 	};
 
 	for (size_t i = 0; i < PB_ARRAY_LEN(cases); i++) {

@@ -11,7 +11,7 @@ trap 'rm -r "$PB_TMP"' EXIT
 
 begin configuration
 # shellcheck disable=SC2013 # keys have no blanks
-for key in $(grep -o '{"[a-z]*\(\.[a-z_]*\)*", KEY' "$PB_TOP_SRCDIR/core/config/config.c" | cut -d'"' -f2); do
+for key in $(grep -o '{"[a-z]*\(\.[a-z_]*\)*", KEY' "$PB_TOP_SRCDIR/core/config/keys.c" | cut -d'"' -f2); do
 	then_ok "admin.md has $key" grep -qF "| \`$key\` |" "$PB_TOP_SRCDIR/docs/admin.md"
 	then_ok "patchbay.yaml.5 has $key" \
 		grep -q "^.BR ${key#*.} " "$PB_TOP_SRCDIR/docs/man/patchbay.yaml.5"

@@ -113,7 +113,10 @@ struct pb_frag {
 #ifndef __bpf__
 _Static_assert(sizeof(struct pb_ct_key) == 40, "pinned");
 _Static_assert(sizeof(struct pb_ct) == 72, "pinned");
+_Static_assert(sizeof(struct pb_ct_settings) == 16, "pinned");
+_Static_assert(sizeof(struct pb_ct_stats) == 32, "pinned");
 _Static_assert(sizeof(struct pb_frag_key) == 40, "pinned");
+_Static_assert(sizeof(struct pb_frag) == 4, "pinned");
 #endif
 
 #endif

@@ -107,9 +107,8 @@ struct pb_svc_range6 {
 /* struct pb_svc_settings.flags */
 #define PB_SVC_SET_EXTERNAL_CLUSTER_IP (1U << 0) /* ClusterIPs are served from outside, too */
 #define PB_SVC_SET_BIND_PROTECTION (1U << 1)
-#define PB_SVC_SET_HOST_SOCKETS_ONLY                                                               \
-	(1U << 2)		       /* sockets of pods aren't translated; packets are           \
-					*/
+/* Sockets of pods aren't translated; their packets are. */
+#define PB_SVC_SET_HOST_SOCKETS_ONLY (1U << 2)
 #define PB_SVC_SET_NODE_PORT (1U << 3) /* north-south is on */
 
 /* Map "kpr_settings", an array of one, mapped into the agent. */
@@ -171,6 +170,8 @@ _Static_assert(sizeof(struct pb_svc_key) == 24, "pinned");
 _Static_assert(sizeof(struct pb_svc) == 48, "pinned");
 _Static_assert(sizeof(struct pb_svc_slot) == 8, "pinned");
 _Static_assert(sizeof(struct pb_svc_backend) == 24, "pinned");
+_Static_assert(sizeof(struct pb_svc_range4) == 12, "pinned");
+_Static_assert(sizeof(struct pb_svc_range6) == 24, "pinned");
 _Static_assert(sizeof(struct pb_svc_settings) == 48, "pinned");
 _Static_assert(sizeof(struct pb_svc_flow) == 64, "pinned");
 #endif
