@@ -198,6 +198,8 @@ static int adopt_one(struct kpr_maps *w)
 	}
 	if (rc == 0 && value.id >= w->next_id)
 		w->next_id = value.id + 1;
+	if (rc == 0 && value.affinity_id >= w->next_id)
+		w->next_id = value.affinity_id + 1;
 	w->stats.frontends += rc == 0;
 	return rc;
 }

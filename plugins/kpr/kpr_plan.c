@@ -350,20 +350,24 @@ static void apply_updates(struct kpr_maps *w)
 		kpr_scratch_free(s);
 }
 
-/* What the frontend is to be. Nothing that was remembered about clients outlives a change of mind.
+/*
+ * What the frontend is to be. Sockets know it by its id, which outlives any change of its Service;
+ * nothing that was remembered about clients outlives affinity that was switched off.
  */
 static struct pb_svc value_of(const struct kpr_maps *w, const struct kpr_claim *claim)
 {
 	const struct kpr_svc *svc = claim->svc;
 	const struct kpr_front *front = claim->front;
 	const struct kpr_pool *pool = claim->port->pool;
-	bool keeps_id = front->programmed && front->value.owner == svc->hash &&
-			(front->value.affinity_s > 0) == (svc->affinity_s > 0);
-	struct pb_svc value = {.id = keeps_id ? front->value.id : w->next_id,
+	bool same = front->programmed && front->value.owner == svc->hash;
+	struct pb_svc value = {.id = same ? front->value.id : w->next_id,
 			       .flags = claim->flags | (svc->fail_open ? PB_SVC_FAIL_OPEN : 0),
 			       .owner = svc->hash,
 			       .affinity_s = svc->affinity_s};
 
+	if (svc->affinity_s > 0)
+		value.affinity_id =
+			same && front->value.affinity_s > 0 ? front->value.affinity_id : w->next_id;
 	if (claim->flags & PB_SVC_RANGES)
 		value.ranges = svc->sources->number;
 	if (claim->flags & PB_SVC_LOCAL && !pool && claim->port->n[KPR_USE_REMOTE] > 0)
@@ -390,7 +394,7 @@ static bool plan_item(struct kpr_maps *w, const struct kpr_claim *claim, struct 
 
 	if (front->programmed && memcmp(&value, &front->value, sizeof(value)) == 0)
 		return false;
-	w->next_id += value.id == w->next_id;
+	w->next_id += value.id == w->next_id || value.affinity_id == w->next_id;
 	*ret_item = (struct kpr_item){.front = front,
 				      .svc = claim->svc,
 				      .pool = claim->port->pool,

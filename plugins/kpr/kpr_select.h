@@ -108,7 +108,7 @@ PB_INLINE void kpr_affinity_key_of(const struct pb_svc_key *key, const struct kp
 				   __u32 id, struct kpr_affinity_key *ret_key)
 {
 	ret_key->client = who->client;
-	ret_key->frontend = id;
+	ret_key->affinity_id = id;
 	ret_key->scope = key->scope;
 	ret_key->reserved[0] = 0;
 	ret_key->reserved[1] = 0;
@@ -176,7 +176,7 @@ __attribute__((noinline, weak)) int kpr_try(const struct pb_svc_key *key, const 
 	count = KPR_ONCE(svc->count);
 	if (!timeout)
 		return kpr_pick(svc, who, pool, count, ret);
-	kpr_affinity_key_of(key, who, ret->id, &akey);
+	kpr_affinity_key_of(key, who, KPR_ONCE(svc->affinity_id), &akey);
 	if (kpr_affinity_recall(&akey, timeout, pool, ret))
 		return true;
 	if (!kpr_pick(svc, who, pool, count, ret))
