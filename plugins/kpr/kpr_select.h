@@ -115,14 +115,14 @@ PB_INLINE void kpr_affinity_key_of(const struct pb_svc_key *key, const struct kp
 	ret_key->reserved[2] = 0;
 }
 
-/* Where the client's last connection went, and from now on again. */
+/* Where the client's last connection went, and from now on again. Another CPU may be ahead. */
 PB_INLINE bool kpr_affinity_recall(const struct kpr_affinity_key *key, __u32 timeout, __u32 pool,
 				   struct kpr_choice *ret)
 {
 	struct kpr_affinity *a = bpf_map_lookup_elem(&kpr_affinity, key);
 	__u32 now = kpr_now();
 
-	if (!a || a->pool != pool || now - a->used > timeout)
+	if (!a || a->pool != pool || (__s32)(now - a->used) > (__s32)timeout)
 		return false;
 	ret->number = a->backend;
 	if (!kpr_backend_get(ret->number, pool, &ret->backend))
