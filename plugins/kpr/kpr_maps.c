@@ -341,6 +341,20 @@ static void item_failed(struct kpr_maps *w, struct kpr_item *item, int rc)
 	kpr_failed(w, item->svc, rc);
 }
 
+/*
+ * The Service's other frontends that follow stay as they were: one that speaks of an entry with
+ * scope EXT must not be written without it. Returns where the next Service's begin.
+ */
+static uint32_t service_failed(struct kpr_maps *w, uint32_t at, int rc)
+{
+	const struct kpr_svc *svc = w->items[at].svc;
+
+	item_failed(w, &w->items[at], rc);
+	while (at < w->n_items && w->items[at].svc == svc)
+		at++;
+	return at;
+}
+
 /* A Service of which one frontend failed loses those of this batch that it never had before. */
 static void take_back_halves(struct kpr_maps *w)
 {
@@ -392,7 +406,7 @@ static int write_services(struct kpr_maps *w)
 		for (uint32_t end = at + done; at < end; at++)
 			item_written(w, &w->items[at]);
 		if (rc < 0 && at < w->n_items)
-			item_failed(w, &w->items[at++], rc);
+			at = service_failed(w, at, rc);
 	}
 	take_back_halves(w);
 	return 0;
@@ -425,8 +439,10 @@ static int delete_front(struct kpr_maps *w, struct kpr_front *front)
 static void delete_failed(struct kpr_maps *w, int rc)
 {
 	w->stats.errors++;
-	w->ctx->host->log(w->ctx, PB_LOG_ERROR, "a frontend can't be deleted (%s); trying again",
-			  strerror(-rc));
+	if (!w->delete_said)
+		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
+				  "a frontend can't be deleted (%s); trying again", strerror(-rc));
+	w->delete_said = true;
 	w->retry_ns = UINT64_MAX;
 	retry_later(w);
 	w->delete_failed = true;
@@ -449,6 +465,7 @@ static void delete_gone(struct kpr_maps *w, uint64_t end_ns, uint32_t last_scope
 			return;
 		}
 		kpr_model_deleted(w->model, front);
+		w->delete_said = false;
 		/* There is room now for who found none. */
 		if (w->stats.failing > 0)
 			w->retry_ns = now_ns(w);

@@ -96,6 +96,7 @@ struct kpr_maps {
 	uint64_t retry_ns; /* when what failed is tried again; UINT64_MAX: nothing failed */
 	uint64_t retry_ms; /* how long to wait then */
 	bool delete_failed;
+	bool delete_said;
 };
 
 struct kpr_handles {
