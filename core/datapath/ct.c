@@ -291,7 +291,7 @@ cJSON *pb_ct_status_json(const struct pb_ct_table *table)
 	cJSON_AddNumberToObject(o, "gc_deleted", (double)c->deleted);
 	cJSON_AddNumberToObject(o, "gc_orphans", (double)c->orphans);
 	cJSON_AddNumberToObject(o, "gc_incomplete", (double)c->incomplete);
-	cJSON_AddNumberToObject(o, "gc_last_ms", (double)(c->last_run_ns / 1000000));
+	cJSON_AddNumberToObject(o, "gc_last_ms", (double)c->last_run_ns / 1e6);
 	cJSON_AddNumberToObject(o, "gc_interval_s", c->interval_s);
 	return o;
 }

@@ -102,7 +102,7 @@ bool pb_ct_filter_passes(const struct pb_ct_filter *filter, const struct pb_ct_k
 const char *pb_ct_protocol_name(uint8_t protocol, char *buf, size_t len);
 const char *pb_ct_zone_name(uint8_t zone);
 const char *pb_ct_state_name(uint8_t state);
-void pb_ct_flags_text(uint16_t flags, char *buf, size_t len);
+void pb_ct_flags_text(uint16_t set, char *buf, size_t len);
 
 /* ---- ct_rows.c ---- */
 

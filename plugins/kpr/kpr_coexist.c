@@ -113,6 +113,7 @@ bool kpr_coexist_has_chain(const void *entries, size_t len, const char *name, bo
 }
 
 /* Both families number their socket options and lay out their requests alike. */
+/* NOLINTNEXTLINE(misc-redundant-expression): that they are equal is what is asserted */
 _Static_assert(IPT_SO_GET_INFO == IP6T_SO_GET_INFO && IPT_SO_GET_ENTRIES == IP6T_SO_GET_ENTRIES,
 	       "one code for both");
 

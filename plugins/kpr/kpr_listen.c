@@ -169,7 +169,8 @@ static bool socket_is(int fd, const struct pb_kube_addr *addr, uint16_t port)
 
 	option_len = sizeof(v6_only);
 	memset(&is, 0, sizeof(is));
-	if (getsockname(fd, &is.any, &is_len) < 0 || is_len != len || memcmp(&is, &wanted, len))
+	if (getsockname(fd, &is.any, &is_len) < 0 || is_len != len ||
+	    memcmp(&is, &wanted, len) != 0)
 		return false;
 	return addr->family == 4 ||
 	       (getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, &option_len) == 0 &&

@@ -142,9 +142,9 @@ static void merge_changes(struct kpr_svc *svc)
 			more[d->was]--;
 		}
 		c.is = c.was = KPR_USE_NONE;
-		for (uint8_t use = KPR_USE_NONE + 1; use < KPR_USE_COUNT; use++) {
-			c.is = more[use] > 0 ? use : c.is;
-			c.was = more[use] < 0 ? use : c.was;
+		for (unsigned use = KPR_USE_NONE + 1; use < KPR_USE_COUNT; use++) {
+			c.is = more[use] > 0 ? (uint8_t)use : c.is;
+			c.was = more[use] < 0 ? (uint8_t)use : c.was;
 		}
 		if (c.was != c.is)
 			svc->changes[n++] = c;
