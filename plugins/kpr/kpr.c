@@ -74,6 +74,17 @@ static void run_after(struct pb_ctx *ctx, uint64_t ms)
 	kpr->timer_runs = ctx->host->timer_start(ctx, ms, 0, on_timer, NULL, &kpr->timer) == 0;
 }
 
+/*
+ * What load balancers are told of this node. All nodes have the same Services: one for which there
+ * is no room must not make all of them unhealthy.
+ */
+static bool keeps_up(const struct kpr *kpr)
+{
+	uint32_t failing = kpr->maps.stats.failing;
+
+	return !kpr->model.dirty && (failing == 0 || failing < kpr->model.n_services);
+}
+
 static void on_timer(struct pb_ctx *ctx, void *arg)
 {
 	struct kpr *kpr = ctx->self;
@@ -85,7 +96,7 @@ static void on_timer(struct pb_ctx *ctx, void *arg)
 		return;
 	write_settings(ctx);
 	after_ns = kpr_maps_run(&kpr->maps, TURN_NS);
-	kpr_health_written(&kpr->health, kpr->maps.stats.failing == 0 && !kpr->model.dirty);
+	kpr_health_written(&kpr->health, keeps_up(kpr));
 	report(ctx);
 	if (after_ns != UINT64_MAX)
 		run_after(ctx, (after_ns + 999999) / 1000000);
@@ -303,9 +314,9 @@ static int kpr_start(struct pb_ctx *ctx)
 
 	if (rc == 0)
 		rc = write_settings(ctx);
-	kpr->started = true;
 	if (rc < 0)
 		return ctx->host->fail(ctx, rc, "the maps can't be used");
+	kpr->started = true;
 	kpr->live = true;
 	kpr_health_start(&kpr->health);
 	run_after(ctx, 0);

@@ -36,7 +36,7 @@ struct kpr_reverse {
  */
 struct kpr_affinity_key {
 	union pb_addr client; /* INT: the netns cookie in the first 8 bytes */
-	__u32 frontend;	      /* struct pb_svc.id */
+	__u32 affinity_id;    /* of the frontend: struct pb_svc.affinity_id */
 	__u8 scope;	      /* enum pb_svc_scope */
 	__u8 reserved[3];
 };

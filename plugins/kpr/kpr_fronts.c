@@ -268,8 +268,18 @@ static void walk_kind(struct walk *w, uint32_t kind, uint32_t flags)
 		    wants_maglev(w->m, w->obj);
 }
 
+static bool is_any(const struct pb_kube_addr *ip)
+{
+	static const union pb_addr zero;
+
+	return ip->family == 0 || memcmp(&ip->addr, &zero, sizeof(zero)) == 0;
+}
+
+/* Zero is the key of a port at any address of the node, which only those have that are meant to. */
 static void walk_ports(struct walk *w, const struct pb_kube_addr *ip)
 {
+	if (is_any(ip))
+		return;
 	for (uint32_t i = 0; i < w->obj->n_ports; i++)
 		walk_port(w, ip, &w->obj->ports[i], w->obj->ports[i].port);
 }
@@ -306,13 +316,6 @@ static void walk_node_ports(struct walk *w)
 		if (has_family(w->obj, 6))
 			walk_node(w, 6, &w->obj->ports[i]);
 	}
-}
-
-static bool is_any(const struct pb_kube_addr *ip)
-{
-	static const union pb_addr zero;
-
-	return ip->family == 0 || memcmp(&ip->addr, &zero, sizeof(zero)) == 0;
 }
 
 /*

@@ -85,9 +85,11 @@ static void pause_for_a_while(struct kpr_listener *listener)
 	listener->paused = true;
 	if (list->timer_runs)
 		return;
-	ctx->host->log(ctx, PB_LOG_WARN,
-		       "health checks wait: no file descriptor is left; raise the agent's limit "
-		       "(LimitNOFILE)");
+	if (!list->said)
+		ctx->host->log(ctx, PB_LOG_WARN,
+			       "health checks wait: no file descriptor is left; raise the agent's "
+			       "limit (LimitNOFILE)");
+	list->said = true;
 	list->timer_runs =
 		ctx->host->timer_start(ctx, PAUSE_MS, 0, on_pause_over, list, &list->timer) == 0;
 }
@@ -105,6 +107,7 @@ static void on_connections(struct pb_ctx *ctx, void *arg, int fd, uint32_t event
 		int client = accept4(fd, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (client >= 0) {
+			list->said = false;
 			list->accept(list->arg, client, &peer.any, len);
 			continue;
 		}

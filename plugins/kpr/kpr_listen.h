@@ -38,6 +38,7 @@ struct kpr_listeners {
 	struct kpr_listener **all; /* by slot */
 	uint32_t n;
 	uint32_t cap;
+	bool said;	/* that connections wait */
 	uint32_t timer; /* goes on with what was paused */
 	bool timer_runs;
 };

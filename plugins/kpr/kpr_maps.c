@@ -113,19 +113,9 @@ int kpr_maps_init(struct kpr_maps *w, struct pb_ctx *ctx, struct kpr_model *mode
 	return rc;
 }
 
-static void forget_found(struct kpr_maps *w)
-{
-	struct kpr_found *found, *next;
-
-	HASH_ITER (hh, w->found, found, next) {
-		HASH_DEL(w->found, found);
-		free(found);
-	}
-}
-
 void kpr_maps_free(struct kpr_maps *w)
 {
-	forget_found(w);
+	kpr_adopt_free(w);
 	kpr_tables_free(&w->tables);
 	kpr_store_free(&w->store);
 	kpr_sources_free(&w->sources);
@@ -134,111 +124,6 @@ void kpr_maps_free(struct kpr_maps *w)
 	free(w->keys);
 	free(w->values);
 	memset(w, 0, sizeof(*w));
-}
-
-/* ---- taking over ---- */
-
-/* The pool that an entry names; NULL when the maps hold no such pool. */
-static int adopt_pool(struct kpr_maps *w, const struct pb_svc *value, uint32_t id,
-		      struct kpr_pool **ret_pool)
-{
-	struct kpr_found *found;
-	int rc;
-
-	*ret_pool = NULL;
-	HASH_FIND(hh, w->found, &id, sizeof(id), found);
-	if (found) {
-		if (found->pool->base != value->base || found->pool->room != value->room)
-			return 0;
-		kpr_pool_claim(&w->store, found->pool, value->count);
-		*ret_pool = found->pool;
-		return 0;
-	}
-	found = calloc(1, sizeof(*found));
-	if (!found)
-		return -ENOMEM;
-	rc = kpr_pool_adopt(&w->store, id, value, &found->pool);
-	if (rc < 0) {
-		free(found);
-		return rc == -EEXIST ? 0 : rc;
-	}
-	found->id = id;
-	HASH_ADD(hh, w->found, id, sizeof(id), found);
-	*ret_pool = found->pool;
-	return 0;
-}
-
-static int adopt_one(struct kpr_maps *w)
-{
-	struct kpr_sources *sources = NULL;
-	struct kpr_pool *pool = NULL;
-	struct pb_svc value;
-	int rc = w->ctx->host->map_lookup(w->services, &w->adopt_at, &value);
-
-	if (rc == 0 && value.count > 0)
-		rc = adopt_pool(w, &value, pb_svc_tie(&w->adopt_at, value.tie), &pool);
-	if (rc == 0 && value.flags & PB_SVC_RANGES) {
-		sources = kpr_sources_get(&w->sources, value.ranges);
-		rc = sources ? 0 : -ENOMEM;
-	}
-	if (rc < 0)
-		return rc;
-	/* What can't be is written anew by whoever owns the frontend now. */
-	if (value.count > 0 && !pool)
-		value.owner = 0;
-	rc = kpr_model_adopt(w->model, &w->adopt_at, &value, pool);
-	if (rc == 0 && pool)
-		kpr_pool_ref(pool);
-	/* A frontend whose table is another one now is written anew. */
-	if (rc == 0 && pool && value.flags & PB_SVC_MAGLEV)
-		kpr_tables_adopt(&w->tables, pool, value.maglev);
-	if (rc == 0 && sources) {
-		kpr_sources_ref(sources);
-		kpr_model_front(w->model, &w->adopt_at)->sources = sources;
-	}
-	if (rc == 0 && value.id >= w->next_id)
-		w->next_id = value.id + 1;
-	w->stats.frontends += rc == 0;
-	return rc;
-}
-
-/* False: there are more. */
-static bool adopt_sources(struct kpr_maps *w, uint64_t end_ns)
-{
-	int rc = kpr_sources_adopt(&w->sources, end_ns);
-
-	if (rc < 0 && rc != -EAGAIN)
-		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
-				  "source ranges in the maps can't be read (%s): those unread are "
-				  "written anew",
-				  strerror(-rc));
-	return rc != -EAGAIN;
-}
-
-static void adopt(struct kpr_maps *w, uint64_t end_ns)
-{
-	uint32_t done = 0;
-	int rc;
-
-	if (!w->adopt_begun && !adopt_sources(w, end_ns))
-		return;
-	do {
-		rc = w->ctx->host->map_next(w->services, w->adopt_begun ? &w->adopt_at : NULL,
-					    &w->adopt_at);
-		w->adopt_begun = true;
-		if (rc == 0)
-			rc = adopt_one(w);
-	} while (rc == 0 && (++done % 16 || now_ns(w) < end_ns));
-	if (rc == 0)
-		return;
-	forget_found(w);
-	kpr_sources_adopted(&w->sources);
-	kpr_model_adopted(w->model);
-	if (rc != -ENOENT)
-		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
-				  "frontends in the map can't be read (%s): those unread are "
-				  "written anew",
-				  strerror(-rc));
 }
 
 /* ---- what fails ---- */
@@ -339,6 +224,20 @@ static void item_failed(struct kpr_maps *w, struct kpr_item *item, int rc)
 	kpr_failed(w, item->svc, rc);
 }
 
+/*
+ * The Service's other frontends that follow stay as they were: one that speaks of an entry with
+ * scope EXT must not be written without it. Returns where the next Service's begin.
+ */
+static uint32_t service_failed(struct kpr_maps *w, uint32_t at, int rc)
+{
+	const struct kpr_svc *svc = w->items[at].svc;
+
+	item_failed(w, &w->items[at], rc);
+	while (at < w->n_items && w->items[at].svc == svc)
+		at++;
+	return at;
+}
+
 /* A Service of which one frontend failed loses those of this batch that it never had before. */
 static void take_back_halves(struct kpr_maps *w)
 {
@@ -390,7 +289,7 @@ static int write_services(struct kpr_maps *w)
 		for (uint32_t end = at + done; at < end; at++)
 			item_written(w, &w->items[at]);
 		if (rc < 0 && at < w->n_items)
-			item_failed(w, &w->items[at++], rc);
+			at = service_failed(w, at, rc);
 	}
 	take_back_halves(w);
 	return 0;
@@ -423,8 +322,10 @@ static int delete_front(struct kpr_maps *w, struct kpr_front *front)
 static void delete_failed(struct kpr_maps *w, int rc)
 {
 	w->stats.errors++;
-	w->ctx->host->log(w->ctx, PB_LOG_ERROR, "a frontend can't be deleted (%s); trying again",
-			  strerror(-rc));
+	if (!w->delete_said)
+		w->ctx->host->log(w->ctx, PB_LOG_ERROR,
+				  "a frontend can't be deleted (%s); trying again", strerror(-rc));
+	w->delete_said = true;
 	w->retry_ns = UINT64_MAX;
 	retry_later(w);
 	w->delete_failed = true;
@@ -447,6 +348,7 @@ static void delete_gone(struct kpr_maps *w, uint64_t end_ns, uint32_t last_scope
 			return;
 		}
 		kpr_model_deleted(w->model, front);
+		w->delete_said = false;
 		/* There is room now for who found none. */
 		if (w->stats.failing > 0)
 			w->retry_ns = now_ns(w);
@@ -538,7 +440,7 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns)
 
 	free_unwanted(w);
 	if (!w->model->adopted)
-		adopt(w, end_ns);
+		kpr_adopt(w, end_ns);
 	if (!w->model->adopted)
 		return 0;
 	kpr_store_release(&w->store, now);

@@ -96,6 +96,7 @@ struct kpr_maps {
 	uint64_t retry_ns; /* when what failed is tried again; UINT64_MAX: nothing failed */
 	uint64_t retry_ms; /* how long to wait then */
 	bool delete_failed;
+	bool delete_said;
 };
 
 struct kpr_handles {
@@ -125,7 +126,7 @@ uint64_t kpr_maps_run(struct kpr_maps *w, uint64_t turn_ns);
 /* Deletes every frontend that this generation wrote: it was called off before it began. */
 void kpr_maps_take_back(struct kpr_maps *w);
 
-/* ---- between kpr_maps.c and kpr_plan.c ---- */
+/* ---- between kpr_maps.c, kpr_adopt.c, kpr_plan.c and kpr_plan_pools.c ---- */
 
 /* `mem` with room for n > 0 elements; NULL without memory, `mem` is then as it was. */
 void *kpr_room(void *mem, uint32_t *cap, uint32_t n, size_t size);
@@ -137,5 +138,13 @@ void kpr_failed(struct kpr_maps *w, struct kpr_svc *svc, int rc);
  */
 void kpr_plan(struct kpr_maps *w, struct kpr_svc *svc);
 void kpr_scratch_free(struct kpr_scratch *s);
+/* Goes on taking over what the maps hold, until `end_ns` or the model says that it is done. */
+void kpr_adopt(struct kpr_maps *w, uint64_t end_ns);
+void kpr_adopt_free(struct kpr_maps *w);
+/* Plans the updates of the Service's pools; nothing is stored yet. */
+int kpr_plan_pools(struct kpr_maps *w, struct kpr_svc *svc);
+void kpr_pools_apply(struct kpr_maps *w);
+/* Behind kpr_pools_apply(): notes what the pools hold now. */
+void kpr_pools_done(struct kpr_maps *w, struct kpr_svc *svc);
 
 #endif

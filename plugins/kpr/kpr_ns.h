@@ -135,8 +135,8 @@ PB_INLINE __u32 kpr_ns_reason(int where)
 /* ---- flows that are known ---- */
 
 /*
- * The backend left its pool. Datagrams have no connection to lose, nor has a SYN that nobody has
- * answered; everything else stays with its backend (K10).
+ * The backend left its pool, where its number may be another's by now. Datagrams have no connection
+ * to lose, nor has a SYN that nobody has answered; everything else stays with its backend (K10).
  */
 PB_INLINE bool kpr_ns_backend_gone(const struct pb_packet *pkt, const struct pb_ct *ct)
 {
@@ -148,7 +148,8 @@ PB_INLINE bool kpr_ns_backend_gone(const struct pb_packet *pkt, const struct pb_
 	if (pkt->protocol == IPPROTO_TCP && !(ct->state == PB_CT_OPENING && pb_ct_is_syn(pkt)))
 		return false;
 	b = bpf_map_lookup_elem(&kpr_backends, &number);
-	return b && KPR_ONCE(b->pool) != ct->pool;
+	return b && (KPR_ONCE(b->pool) != ct->pool || KPR_ONCE(b->port) != ct->dport ||
+		     !pb_ct_same_addr(&b->addr, &ct->daddr));
 }
 
 /*

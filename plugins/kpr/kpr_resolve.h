@@ -50,10 +50,14 @@ PB_INLINE bool kpr_caller_of(void *ctx, struct kpr_caller *ret_caller)
 	return !(s->flags & PB_SVC_SET_HOST_SOCKETS_ONLY) || kpr_is_host(ret_caller);
 }
 
-/* 127.0.0.0/8, also in IPv6 dress. ::1 is none: no kube-proxy serves NodePorts there. */
+/*
+ * 127.0.0.0/8, also in IPv6 dress, and 0.0.0.0, which the kernel takes for it. ::1 is none: no
+ * kube-proxy serves NodePorts there.
+ */
 PB_INLINE bool kpr_is_loopback(const struct pb_svc_key *key)
 {
-	return key->family == 4 && (key->addr.v4 & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return key->family == 4 &&
+	       ((key->addr.v4 & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) || !key->addr.v4);
 }
 
 PB_INLINE bool kpr_is_loopback6(const struct pb_svc_key *key)
@@ -101,12 +105,15 @@ PB_INLINE bool kpr_in_node_ports(const struct pb_svc_settings *s, __be16 port)
 
 /*
  * An external address that a user wrote down may be anybody's, so it is honoured only where it is
- * this node's; what the control plane assigned (ClusterIP, LoadBalancer) is honoured anywhere.
+ * this node's; what the control plane assigned (ClusterIP, LoadBalancer) is honoured anywhere. The
+ * key of a port at any address is what a caller means by it only where loopback has that port.
  */
 PB_INLINE bool kpr_honoured(const struct kpr_caller *who, const struct pb_svc_key *key, __u32 flags)
 {
 	__u32 kind = PB_SVC_KIND(flags);
 
+	if (kpr_is_unspecified(key))
+		return key->family == 4 && kpr_is_host(who);
 	return (kind != PB_SVC_EXTERNAL_IP && kind != PB_SVC_HOST_PORT) || kpr_is_own(who, key);
 }
 

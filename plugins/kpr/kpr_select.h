@@ -108,21 +108,21 @@ PB_INLINE void kpr_affinity_key_of(const struct pb_svc_key *key, const struct kp
 				   __u32 id, struct kpr_affinity_key *ret_key)
 {
 	ret_key->client = who->client;
-	ret_key->frontend = id;
+	ret_key->affinity_id = id;
 	ret_key->scope = key->scope;
 	ret_key->reserved[0] = 0;
 	ret_key->reserved[1] = 0;
 	ret_key->reserved[2] = 0;
 }
 
-/* Where the client's last connection went, and from now on again. */
+/* Where the client's last connection went, and from now on again. Another CPU may be ahead. */
 PB_INLINE bool kpr_affinity_recall(const struct kpr_affinity_key *key, __u32 timeout, __u32 pool,
 				   struct kpr_choice *ret)
 {
 	struct kpr_affinity *a = bpf_map_lookup_elem(&kpr_affinity, key);
 	__u32 now = kpr_now();
 
-	if (!a || a->pool != pool || now - a->used > timeout)
+	if (!a || a->pool != pool || (__s32)(now - a->used) > (__s32)timeout)
 		return false;
 	ret->number = a->backend;
 	if (!kpr_backend_get(ret->number, pool, &ret->backend))
@@ -176,7 +176,7 @@ __attribute__((noinline, weak)) int kpr_try(const struct pb_svc_key *key, const 
 	count = KPR_ONCE(svc->count);
 	if (!timeout)
 		return kpr_pick(svc, who, pool, count, ret);
-	kpr_affinity_key_of(key, who, ret->id, &akey);
+	kpr_affinity_key_of(key, who, KPR_ONCE(svc->affinity_id), &akey);
 	if (kpr_affinity_recall(&akey, timeout, pool, ret))
 		return true;
 	if (!kpr_pick(svc, who, pool, count, ret))

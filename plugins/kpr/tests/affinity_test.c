@@ -116,15 +116,30 @@ static void backend_goes(void)
 		CHECK(reach_tcp(SERVICE, NULL) == other);
 }
 
+/* A connection that stays, whoever is asked. */
+static int stay(void)
+{
+	int fd = dial(SERVICE, SOCK_STREAM, 0);
+	int who = who_was_asked(tcp_servers);
+
+	CHECK(fd >= 0 && who >= 0);
+	close(accept(tcp_servers[who], NULL, NULL));
+	return fd;
+}
+
 static void switched_off(void)
 {
 	bool both;
+	int fd;
 
 	affine(10);
+	fd = stay();
 	CHECK(sticks(SERVICE));
 	set_affinity(SERVICE, IPPROTO_TCP, 0);
 	reach_often(SERVICE, &both);
 	CHECK(both);
+	CHECK_TEXT(peer(fd), SERVICE);
+	close(fd);
 }
 
 static void switched_on(void)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../kpr_maps.h"
 #include "fixture.h"
 
 TestSuite(frontends, .init = setup, .fini = teardown);
@@ -325,6 +326,44 @@ Test(frontends, K50_the_outer_entry_of_a_loser_is_not_written_beside_the_winners
 	gone(first);
 	cr_assert_str_eq(behind_ext("0.0.0.0", 30080), "10.0.0.2:2");
 	cr_assert_str_eq(behind("0.0.0.0", 30080), "10.0.0.2:2");
+}
+
+/* Packets from outside would miss both entries, and go on to somebody else. */
+Test(frontends, an_entry_never_speaks_of_an_outer_one_whose_write_was_refused)
+{
+	struct service *s = node_port("web", "10.96.0.1", 80, 30080);
+
+	load();
+	put(s);
+	PUBLISH("web", {"10.0.0.1", 1, "", 0, 0, PB_BACKEND_LOCAL});
+	cr_assert_str_eq(behind("0.0.0.0", 30080), "10.0.0.1:1");
+	s = copy_of(s);
+	s->s.flags = PB_SERVICE_EXTERNAL_LOCAL;
+	cr_assert_eq(pb_fake_fail(fake, "map_update_batch", 0, -ENOMEM), 0);
+	put(s);
+	cr_assert_str_eq(behind_ext("0.0.0.0", 30080), "absent");
+	cr_assert_eq(entry("0.0.0.0", 30080).flags & PB_SVC_SPLIT, 0);
+	cr_assert_str_eq(behind("0.0.0.0", 30080), "10.0.0.1:1");
+	pb_fake_advance_ms(fake, KPR_RETRY_MS + 1);
+	cr_assert_str_eq(behind_ext("0.0.0.0", 30080), "10.0.0.1:1");
+	cr_assert_neq(entry("0.0.0.0", 30080).flags & PB_SVC_SPLIT, 0);
+}
+
+Test(frontends, the_unspecified_address_takes_no_node_port_away)
+{
+	struct service *thief = service("thief", "10.96.0.9", 30080);
+
+	set_external(thief, "0.0.0.0");
+	set_external(thief, "::");
+	load();
+	put(thief);
+	PUBLISH("thief", {"10.0.0.9", 9});
+	cr_assert_str_eq(behind("0.0.0.0", 30080), "absent");
+	cr_assert_str_eq(behind("::", 30080), "absent");
+	put(node_port("web", "10.96.0.1", 80, 30080));
+	PUBLISH("web", {"10.0.0.1", 1});
+	cr_assert_str_eq(behind("0.0.0.0", 30080), "10.0.0.1:1");
+	cr_assert_not(listed("conflict"));
 }
 
 Test(frontends, a_service_with_many_frontends_is_written_whole_or_not_at_all)

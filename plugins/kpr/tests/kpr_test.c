@@ -476,6 +476,29 @@ Test(kpr, a_full_map_of_frontends_refuses_the_whole_service_and_retries)
 	cr_assert_eq(pb_fake_metric(fake, "failing"), 0);
 }
 
+/* Load balancers ask every node, and the same Services are too many for each of them. */
+Test(kpr, one_service_without_room_leaves_the_node_healthy_and_all_of_them_do_not)
+{
+	struct service *two = bare("two");
+	struct kpr *kpr;
+
+	load();
+	synced();
+	kpr = pb_fake_self(fake);
+	set_ip(two, "10.96.0.1");
+	set_port(two, "a", IPPROTO_TCP, 81);
+	cr_assert_eq(pb_fake_fail(fake, "map_update_batch", 0, -ENOMEM), 0);
+	put(two);
+	cr_assert_eq(pb_fake_metric(fake, "failing"), 1);
+	cr_assert_neq(kpr->health.behind_since_ns, 0);
+	pb_fake_advance_ms(fake, KPR_RETRY_MS + 1);
+	cr_assert_eq(kpr->health.behind_since_ns, 0);
+	cr_assert_eq(pb_fake_fail(fake, "map_update_batch", 0, -ENOMEM), 0);
+	put(service("web", "10.96.0.2", 80));
+	cr_assert_eq(pb_fake_metric(fake, "failing"), 1);
+	cr_assert_eq(kpr->health.behind_since_ns, 0);
+}
+
 Test(kpr, a_full_map_is_one_line_in_the_log_and_not_one_a_service)
 {
 	struct service *s[SERVICES_MAX + 4];

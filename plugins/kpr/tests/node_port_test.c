@@ -63,6 +63,7 @@ static void loopback_of_the_host(void)
 	node_port(IPPROTO_UDP, servers[0]);
 	leads("127.0.0.1:30080", 1);
 	leads("127.3.2.1:30080", 1);
+	leads("0.0.0.0:30080", 1);
 	CHECK_TEXT(ask_udp(fd, "127.0.0.1:30080", NULL), "127.0.0.1:30080");
 	close(fd);
 }
@@ -88,7 +89,10 @@ static void pod_tries_loopback(void)
 	refused_by_kernel("127.0.0.1:30080");
 	refused_by_kernel("[::ffff:127.0.0.1]:30080");
 	refused_by_kernel("[::1]:30080");
+	refused_by_kernel("0.0.0.0:30080");
+	refused_by_kernel("[::]:30080");
 	refused_by_kernel("127.0.0.1:8080");
+	refused_by_kernel("0.0.0.0:8080");
 }
 
 static void loopback_of_a_pod(void)

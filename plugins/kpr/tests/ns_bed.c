@@ -183,14 +183,16 @@ uint32_t bed_service(const struct bed_service *s)
 {
 	struct pb_svc_key key = key_of(s);
 	uint32_t pool = bed.next_id + 1000, base = bed.next_backend;
-	struct pb_svc svc = {.id = bed.next_id++,
+	struct pb_svc svc = {.id = bed.next_id,
 			     .tie = pb_svc_tie(&key, pool),
 			     .base = base,
 			     .flags = s->flags,
 			     .room = 4,
 			     .affinity_s = s->affinity_s,
+			     .affinity_id = BED_AFFINITY_ID(bed.next_id),
 			     .ranges = s->ranges};
 
+	bed.next_id++;
 	bed.next_backend += 4;
 	svc.count = put_backends(s, pool, base);
 	if (s->flags & PB_SVC_MAGLEV)

@@ -61,6 +61,9 @@ struct bed_service {
 #define LOAD_BALANCER KIND(PB_SVC_LOAD_BALANCER)
 #define CLUSTER_IP KIND(PB_SVC_CLUSTER_IP)
 
+/* Of the frontend with that id: another number, so that nobody takes one for the other. */
+#define BED_AFFINITY_ID(id_) ((id_) + 5000)
+
 int bed_map(const char *name); /* fd; of kpr's or of the core's */
 union pb_addr bed_addr(const char *text);
 #define BED_MAGLEV_SIZE 251

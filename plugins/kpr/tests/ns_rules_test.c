@@ -327,7 +327,8 @@ Test(kpr_ns_rules, K34_K36_a_client_sticks_to_its_backend_until_that_leaves)
 
 static struct kpr_affinity affinity_of(const char *client, uint32_t frontend)
 {
-	struct kpr_affinity_key key = {.client = bed_addr(client), .frontend = frontend};
+	struct kpr_affinity_key key = {.client = bed_addr(client),
+				       .affinity_id = BED_AFFINITY_ID(frontend)};
 	struct kpr_affinity a;
 
 	cr_assert_eq(bpf_map_lookup_elem(bed_map("kpr_affinity"), &key, &a), 0);
@@ -337,7 +338,8 @@ static struct kpr_affinity affinity_of(const char *client, uint32_t frontend)
 /* Moves the entry into the past and to a certain backend. */
 static void set_affinity(const char *client, uint32_t frontend, uint32_t backend, uint32_t ago)
 {
-	struct kpr_affinity_key key = {.client = bed_addr(client), .frontend = frontend};
+	struct kpr_affinity_key key = {.client = bed_addr(client),
+				       .affinity_id = BED_AFFINITY_ID(frontend)};
 	struct kpr_affinity a = affinity_of(client, frontend);
 
 	a.backend = backend;

@@ -356,6 +356,23 @@ Test(kpr_ns, K13_datagrams_go_to_another_backend_once_theirs_has_left)
 	cr_expect_eq(bed_ct_count(), 2);
 }
 
+Test(kpr_ns, K13_datagrams_leave_a_backend_whose_number_its_pool_gave_to_another)
+{
+	uint32_t number = bed.next_backend, pool;
+	struct pb_svc_backend record;
+
+	pool = bed_service(&far4_udp);
+	EXPECT_OUT(bed_run(IN, BED_UDP(CLIENT4, 40000, NODE4, 30053)),
+		   "192.168.1.1 40000 > 10.0.2.7 53 to the node");
+	cr_assert_eq(bpf_map_lookup_elem(bed_map("kpr_backends"), &number, &record), 0);
+	cr_assert_eq(record.pool, pool);
+	record.addr = bed_addr("10.0.2.8");
+	cr_assert_eq(bpf_map_update_elem(bed_map("kpr_backends"), &number, &record, 0), 0);
+	EXPECT_OUT(bed_run(IN, BED_UDP(CLIENT4, 40000, NODE4, 30053)),
+		   "192.168.1.1 40000 > 10.0.2.8 53 to the node");
+	cr_expect_eq(bed_ct_count(), 2);
+}
+
 Test(kpr_ns, an_expired_udp_flow_chooses_anew_unless_its_answers_still_come)
 {
 	struct pb_ct there, back;

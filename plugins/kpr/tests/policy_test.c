@@ -254,10 +254,12 @@ Test(policy, K34_affinity_is_in_every_entry_of_its_service)
 	PUBLISH("web", {"10.0.0.1", 80});
 	cr_assert_eq(entry("10.96.0.1", 80).affinity_s, 10);
 	cr_assert_eq(entry("0.0.0.0", 30080).affinity_s, 10);
-	cr_assert_neq(entry("0.0.0.0", 30080).id, entry("10.96.0.1", 80).id, "K36d");
+	cr_assert_neq(entry("0.0.0.0", 30080).affinity_id, entry("10.96.0.1", 80).affinity_id,
+		      "K36d");
 }
 
-Test(policy, K36b_K36c_affinity_that_is_switched_changes_the_id_so_that_nothing_old_is_found)
+/* Sockets know a frontend by its id: those that are connected must not lose its name. */
+Test(policy, K36b_K36c_affinity_that_is_switched_finds_nothing_old_and_keeps_the_id)
 {
 	struct pb_svc sticks, free_again, other;
 
@@ -265,17 +267,21 @@ Test(policy, K36b_K36c_affinity_that_is_switched_changes_the_id_so_that_nothing_
 	put(sticky(10));
 	PUBLISH("web", {"10.0.0.1", 80});
 	sticks = entry("10.96.0.1", 80);
+	cr_assert_neq(sticks.affinity_id, 0);
 	put(sticky(20));
-	cr_assert_eq(entry("10.96.0.1", 80).id, sticks.id, "another time isn't another mind");
+	cr_assert_eq(entry("10.96.0.1", 80).affinity_id, sticks.affinity_id,
+		     "another time isn't another mind");
 	cr_assert_eq(entry("10.96.0.1", 80).affinity_s, 20);
 	put(node_port("web", "10.96.0.1", 80, 30080));
 	free_again = entry("10.96.0.1", 80);
 	cr_assert_eq(free_again.affinity_s, 0);
-	cr_assert_neq(free_again.id, sticks.id);
+	cr_assert_eq(free_again.affinity_id, 0);
 	put(sticky(10));
 	other = entry("10.96.0.1", 80);
-	cr_assert_neq(other.id, sticks.id);
-	cr_assert_neq(other.id, free_again.id);
+	cr_assert_neq(other.affinity_id, 0);
+	cr_assert_neq(other.affinity_id, sticks.affinity_id);
+	cr_assert_eq(free_again.id, sticks.id);
+	cr_assert_eq(other.id, sticks.id);
 }
 
 Test(policy, affinity_out_of_bounds_is_the_default_and_said)

@@ -228,6 +228,7 @@ void set_affinity(const char *frontend, uint8_t protocol, uint32_t seconds)
 	struct pb_svc svc;
 
 	CHECK(bpf_map_lookup_elem(map_fds[MAP_SERVICES], &key, &svc) == 0);
+	svc.affinity_id = seconds == 0 ? 0 : svc.affinity_s > 0 ? svc.affinity_id : next_id++;
 	svc.affinity_s = seconds;
 	bpf_map_update_elem(map_fds[MAP_SERVICES], &key, &svc, 0);
 }

@@ -60,17 +60,17 @@ enum pb_svc_kind {
 
 /* Map services ("kpr_services" of plugin kpr), a hash by struct pb_svc_key. */
 struct pb_svc {
-	__u32 id;	  /* of this frontend; a new one when it goes to another Service */
-	__u32 tie;	  /* pb_svc_tie() of the key and the pool's id; 0 without a pool */
-	__u32 base;	  /* the pool's first slot */
-	__u32 count;	  /* how many of its slots hold backends */
-	__u32 flags;	  /* PB_SVC_* */
-	__u32 room;	  /* slots in the pool's range, a power of two */
-	__u64 owner;	  /* hash of the Service's namespace and name */
-	__u32 affinity_s; /* session affinity by client address: seconds; 0: none */
-	__u32 maglev;	  /* first element of its table in "kpr_maglev" */
-	__u32 ranges;	  /* number of its source ranges in "kpr_ranges4" and "kpr_ranges6" */
-	__u32 reserved;
+	__u32 id;	   /* of this frontend; a new one when it goes to another Service */
+	__u32 tie;	   /* pb_svc_tie() of the key and the pool's id; 0 without a pool */
+	__u32 base;	   /* the pool's first slot */
+	__u32 count;	   /* how many of its slots hold backends */
+	__u32 flags;	   /* PB_SVC_* */
+	__u32 room;	   /* slots in the pool's range, a power of two */
+	__u64 owner;	   /* hash of the Service's namespace and name */
+	__u32 affinity_s;  /* session affinity by client address: seconds; 0: none */
+	__u32 maglev;	   /* first element of its table in "kpr_maglev" */
+	__u32 ranges;	   /* number of its source ranges in "kpr_ranges4" and "kpr_ranges6" */
+	__u32 affinity_id; /* of what is remembered about clients; a new one when switched on */
 };
 
 /* Maps "kpr_slots" and "kpr_maglev", arrays. Read and written as one number of 8 bytes. */
