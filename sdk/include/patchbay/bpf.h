@@ -105,6 +105,12 @@ struct {
 
 #define PB_INLINE static __attribute__((always_inline)) inline
 
+/*
+ * A function of its own, which the verifier looks at once, whoever calls it from wherever: what is
+ * rare or large. It can't know that its pointers are none of NULL.
+ */
+#define PB_FUNCTION __attribute__((noinline, weak))
+
 /* Opens a tc program: PB_TC(name) { ... } has `struct __sk_buff *ctx`. */
 #define PB_TC(name) SEC("tc") int name(struct __sk_buff *ctx)
 

@@ -57,12 +57,6 @@ struct {
 	__type(value, struct pb_frag);
 } pb_frags SEC(".maps");
 
-/*
- * A function of its own, which the verifier looks at once, whoever calls it from wherever: what is
- * rare or large. It can't know that its pointers are none of NULL.
- */
-#define PB_FUNCTION __attribute__((noinline, weak))
-
 /* struct pb_packet.tcp_flags and struct pb_ct.seen */
 #define PB_TCP_FIN 0x01
 #define PB_TCP_SYN 0x02

@@ -88,10 +88,8 @@ PB_INLINE int pb_forward_code(long rc)
  * Where the packet goes with the addresses and ports of `to`. enum pb_forward; *ret_route is for
  * pb_forward_send().
  */
-static __attribute__((noinline, unused)) int pb_forward_route(struct __sk_buff *ctx,
-							      const struct pb_packet *pkt,
-							      const struct pb_ct *to,
-							      struct bpf_fib_lookup *ret_route)
+PB_FUNCTION int pb_forward_route(struct __sk_buff *ctx, const struct pb_packet *pkt,
+				 const struct pb_ct *to, struct bpf_fib_lookup *ret_route)
 {
 	__be32 head[3]; /* of the IP header: type of service or flow, TTL or hop limit */
 	__u32 hops, mtu;
