@@ -16,7 +16,7 @@
  *	pb_ct_delete()		a flow, both halves
  *
  * An established packet costs pb_ct_lookup() alone: the partner is looked up when the state
- * changes, and the memory is written once a second. Pointers from pb_ct_lookup() stay valid until
+ * changes, the clock is read and the memory written once in pb_ct_tick(). Pointers from pb_ct_lookup() stay valid until
  * the program ends, but after pb_ct_delete() they say nothing any more.
  */
 #ifndef PATCHBAY_CT_H
@@ -86,6 +86,15 @@ PB_INLINE __u32 pb_ct_seconds(__u64 ns)
 PB_INLINE __u32 pb_ct_now(void)
 {
 	return pb_ct_seconds(bpf_ktime_get_coarse_ns());
+}
+
+/*
+ * Goes on a few times a second, how often depends on the kernel. Unlike the clock it costs no call:
+ * within one nothing of a flow's time is looked at twice.
+ */
+PB_INLINE __u32 pb_ct_tick(void)
+{
+	return (__u32)(bpf_jiffies64() >> 6) | 1;
 }
 
 /*
@@ -211,7 +220,7 @@ PB_INLINE bool pb_ct_is_over(const struct pb_packet *pkt, const struct pb_ct_key
 	if (ct->flags & PB_CT_REPLY)
 		return false;
 	if (pkt->protocol != IPPROTO_TCP)
-		return pb_ct_expired(key, ct);
+		return ct->touched != pb_ct_tick() && pb_ct_expired(key, ct);
 	if (!pb_ct_is_syn(pkt))
 		return false;
 	if (ct->state == PB_CT_CLOSING || (ct->flags & PB_CT_SINGLE && ct->seen & PB_TCP_FIN))
@@ -252,13 +261,14 @@ PB_INLINE void pb_ct_touch(const struct pb_ct_key *key, struct pb_ct *ct, __u8 t
 	__u8 answers =
 		ct->flags & PB_CT_SINGLE ? !(tcp_flags & PB_TCP_SYN) : ct->flags & PB_CT_REPLY;
 	__u8 ends = tcp_flags & (PB_TCP_FIN | PB_TCP_RST) & ~ct->seen;
-	__u32 expires;
+	__u32 tick = pb_ct_tick();
 
 	if ((ct->state == PB_CT_OPENING && answers) || ends)
 		pb_ct_advance(key, ct, tcp_flags);
-	expires = pb_ct_expiry(ct, key->protocol);
-	if (ct->expires != expires)
-		ct->expires = expires;
+	else if (ct->touched == tick)
+		return;
+	ct->touched = tick;
+	ct->expires = pb_ct_expiry(ct, key->protocol);
 }
 
 PB_FUNCTION int pb_ct_delete(const struct pb_ct_key *key, const struct pb_ct *ct)
