@@ -138,6 +138,8 @@ PB_TC(kpr_dev_ingress)
 	if (!pkt || !flow)
 		return pb_missed();
 	flow->state = PB_SVC_FLOW_NONE;
+	if (pb_is_otherhost(ctx))
+		return pb_next(ctx);
 	look = kpr_ns_look(ctx, pkt);
 	if (look == KPR_NS_ICMP)
 		return pass_error(ctx, pkt, false);

@@ -14,7 +14,9 @@
 #ifndef PATCHBAY_BPF_H
 #define PATCHBAY_BPF_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -138,6 +140,15 @@ PB_INLINE struct pb_packet *pb_packet(void)
 	__u32 key = pb_hook_id;
 
 	return bpf_map_lookup_elem(&pb_packets, &key);
+}
+
+/*
+ * The frame is addressed to somebody else: the device shows it only because it is promiscuous or a
+ * port of a bridge. The stack will drop it; a program that sends packets on must leave it alone.
+ */
+PB_INLINE bool pb_is_otherhost(const struct __sk_buff *ctx)
+{
+	return ctx->pkt_type == PACKET_OTHERHOST;
 }
 
 /*

@@ -16,8 +16,9 @@
  *	pb_ct_delete()		a flow, both halves
  *
  * An established packet costs pb_ct_lookup() alone: the partner is looked up when the state
- * changes, the clock is read and the memory written once in pb_ct_tick(). Pointers from pb_ct_lookup() stay valid until
- * the program ends, but after pb_ct_delete() they say nothing any more.
+ * changes, the clock is read and the memory written once in pb_ct_tick(). Pointers from
+ *pb_ct_lookup() stay valid until the program ends, but after pb_ct_delete() they say nothing any
+ *more.
  */
 #ifndef PATCHBAY_CT_H
 #define PATCHBAY_CT_H

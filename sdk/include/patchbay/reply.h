@@ -83,7 +83,7 @@ PB_INLINE void pb_reply_header6(struct ipv6hdr *ip, __u8 protocol, const union p
  * -EIO: it can't be; after -EIO nothing but a drop is left.
  */
 PB_FUNCTION int pb_reply_make_icmp4(struct __sk_buff *ctx, const struct pb_packet *pkt,
-				   struct pb_reply_state *st, const struct pb_reply *how)
+				    struct pb_reply_state *st, const struct pb_reply *how)
 {
 	const __u32 head = PB_REPLY_HEAD4;
 	struct pb_reply_icmp *icmp;
@@ -131,7 +131,7 @@ PB_INLINE bool pb_reply_to_many(const struct pb_reply *how)
 
 /* The same over IPv6, up to 1280 bytes. */
 PB_FUNCTION int pb_reply_make_icmp6(struct __sk_buff *ctx, const struct pb_packet *pkt,
-				   struct pb_reply_state *st, const struct pb_reply *how)
+				    struct pb_reply_state *st, const struct pb_reply *how)
 {
 	const __u32 head = PB_REPLY_HEAD6;
 	struct pb_reply_icmp *icmp;
@@ -139,7 +139,8 @@ PB_FUNCTION int pb_reply_make_icmp6(struct __sk_buff *ctx, const struct pb_packe
 	__u64 sum;
 	__u32 n;
 
-	if (!pkt || !st || !how || pkt->family != 6 || !pb_reply_allowed(ctx, pkt, pb_reply_to_many(how)))
+	if (!pkt || !st || !how || pkt->family != 6 ||
+	    !pb_reply_allowed(ctx, pkt, pb_reply_to_many(how)))
 		return -EPERM;
 	/* An address of many is no source; who answers must say from where. */
 	if (!how->has_src && pb_reply_meant(pkt)->bytes[0] == 0xff)
@@ -239,7 +240,7 @@ PB_INLINE int pb_reply_write_rst(struct __sk_buff *ctx, const struct pb_packet *
 
 /* Makes a TCP packet into a reset of its connection. As pb_reply_make_icmp4(). */
 PB_FUNCTION int pb_reply_make_rst4(struct __sk_buff *ctx, const struct pb_packet *pkt,
-				  struct pb_reply_state *st)
+				   struct pb_reply_state *st)
 {
 	struct pb_reply_pseudo4 pseudo = {.protocol = IPPROTO_TCP,
 					  .len = bpf_htons(sizeof(struct tcphdr))};
@@ -261,7 +262,7 @@ PB_FUNCTION int pb_reply_make_rst4(struct __sk_buff *ctx, const struct pb_packet
 }
 
 PB_FUNCTION int pb_reply_make_rst6(struct __sk_buff *ctx, const struct pb_packet *pkt,
-				  struct pb_reply_state *st)
+				   struct pb_reply_state *st)
 {
 	struct tcphdr rst;
 	struct ipv6hdr ip;
