@@ -11,6 +11,7 @@
  * Must never happen here: a packet that is sent on half translated, an entry without its other
  * half, a translated packet of a pod that its policy doesn't see.
  */
+#define PB_MISSED PB_FUNCTION
 #include <patchbay/bpf.h>
 
 #include "kpr_ns.h"

@@ -178,13 +178,13 @@ PB_INLINE struct pb_ct_stats *pb_ct_stats_mine(void)
  * When an entry expires that was seen now. Of a flow whose answers don't come by, a FIN is all
  * that is ever seen of its end: the other side may still have much to say, but not for hours.
  */
-PB_INLINE __u32 pb_ct_expiry(const struct pb_ct *ct, __u8 protocol)
+PB_FUNCTION __u32 pb_ct_expiry(const struct pb_ct *ct, __u32 protocol)
 {
 	__u32 zero = 0;
 	const struct pb_ct_settings *s = bpf_map_lookup_elem(&pb_ct_settings, &zero);
 	__u32 now = pb_ct_now();
 
-	if (!s)
+	if (!ct || !s)
 		return now;
 	if (protocol != IPPROTO_TCP)
 		return now + s->other;
