@@ -92,7 +92,7 @@ PB_TC(dsr_in)
 	struct dsr_scratch *s = bpf_map_lookup_elem(&dsr_scratch, &zero);
 	int packed, rc;
 
-	if (!pkt || !s || !pkt->family)
+	if (!pkt || !s || !pkt->family || pb_is_otherhost(ctx))
 		return pb_next(ctx);
 	packed = dsr_unpack(ctx, pkt, s);
 	rc = packed == DSR_PACKED_NOT ? dsr_read(ctx, pkt, s) : dsr_unpacked(ctx, pkt, s, packed);

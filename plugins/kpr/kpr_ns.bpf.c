@@ -11,6 +11,7 @@
  * Must never happen here: a packet that is sent on half translated, an entry without its other
  * half, a translated packet of a pod that its policy doesn't see.
  */
+#define PB_MISSED PB_FUNCTION
 #include <patchbay/bpf.h>
 
 #include "kpr_ns.h"
@@ -138,6 +139,8 @@ PB_TC(kpr_dev_ingress)
 	if (!pkt || !flow)
 		return pb_missed();
 	flow->state = PB_SVC_FLOW_NONE;
+	if (pb_is_otherhost(ctx))
+		return pb_next(ctx);
 	look = kpr_ns_look(ctx, pkt);
 	if (look == KPR_NS_ICMP)
 		return pass_error(ctx, pkt, false);

@@ -112,8 +112,7 @@ PB_FUNCTION int kpr_ns_tell(struct __sk_buff *ctx, const struct pb_packet *pkt, 
 	if (!pkt || !settings)
 		return -1;
 	if (where == PB_FORWARD_STACK && pkt->protocol == IPPROTO_TCP)
-		return pkt->family == 6 ? pb_reply_rst6(ctx, pkt, &kpr_replies)
-					: pb_reply_rst4(ctx, pkt, &kpr_replies);
+		return pb_reply_rst(ctx, pkt, &kpr_replies);
 	__builtin_memset(&how, 0, sizeof(how));
 	if (!kpr_ns_says(pkt, where, &how) ||
 	    (!kpr_ns_node_source(pkt, settings, &how.src) && how.has_src))

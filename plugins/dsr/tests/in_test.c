@@ -332,6 +332,20 @@ static void truncated_headers_are_read_by_nobody(void)
 	CHECK_NUMBER(node_entries(&node), 0);
 }
 
+/* As a device in promiscuous mode shows it, or a port of a bridge. */
+static void a_frame_to_another_host_is_left_alone(void)
+{
+	struct packet_spec in = arriving(tcp(PACKET_SYN), OPTION);
+	static struct packet p;
+
+	node_service(&node, &web);
+	packet_build(&p, &in);
+	p.data[5] ^= 0x40;
+	CHECK_NUMBER(node_run(&node, DEV, &p, &out), PASS);
+	CHECK(out.len == p.len && memcmp(out.data, p.data, p.len) == 0);
+	CHECK_NUMBER(node_entries(&node), 0);
+}
+
 int main(void)
 {
 	static const struct node_config keep = {.mode = DSR_MODE_DSR, .keep_option = true};
@@ -361,5 +375,6 @@ int main(void)
 	CASE(D37_the_last_of_a_large_pool_is_found);
 	CASE(D38_a_Service_that_is_gone_ends_no_flow_and_begins_none);
 	CASE(truncated_headers_are_read_by_nobody);
+	CASE(a_frame_to_another_host_is_left_alone);
 	return finish();
 }

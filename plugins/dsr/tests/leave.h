@@ -23,7 +23,7 @@ static inline void left_alone(const struct packet_spec *spec)
 static inline void sent(const struct packet_spec *in, const char *options)
 {
 	struct packet_spec should = to_backend(*in);
-	static const uint8_t neighbour[6] = {2, 0, 0, 0, 0, 3};
+	static const uint8_t neighbour[6] = {2, 0, 0, 0, 0, 1};
 
 	should.ttl = 63;
 	should.options = options;

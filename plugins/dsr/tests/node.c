@@ -35,11 +35,12 @@ static int write_file(const char *path, const char *text)
 	return rc;
 }
 
+/* All nodes are this one device: what goes to the neighbour comes in by it. */
 int node_devices(void)
 {
 	static const char *const commands[] = {
 		"ip link set lo up",
-		"ip link add up0 type veth peer name up1",
+		"ip link add up0 address 02:00:00:00:00:01 type veth peer name up1",
 		"ip link set up0 mtu 1500 up",
 		"ip link set up1 up",
 		"ip addr add 172.18.0.2/16 dev up0",
@@ -49,8 +50,8 @@ int node_devices(void)
 		"ip route add unreachable 203.0.113.0/24",
 		"ip route add 192.0.2.0/24 via 172.18.0.3",
 		"ip -6 route add 2001:db8::/64 via fd00:18::3",
-		"ip neigh add 172.18.0.3 lladdr 02:00:00:00:00:03 dev up0",
-		"ip -6 neigh add fd00:18::3 lladdr 02:00:00:00:00:03 dev up0",
+		"ip neigh add 172.18.0.3 lladdr 02:00:00:00:00:01 dev up0",
+		"ip -6 neigh add fd00:18::3 lladdr 02:00:00:00:00:01 dev up0",
 	};
 
 	if (unshare(CLONE_NEWNET) < 0)

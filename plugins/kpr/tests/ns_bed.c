@@ -21,12 +21,13 @@ static void make_devices(void)
 {
 	bed_shell("exec 2>/dev/null; sysctl -qw net.ipv4.ip_forward=1 "
 		  "net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0 && "
-		  "ip link set lo up && ip link add up0 type veth peer name up1 && "
+		  "ip link set lo up && ip link add up0 address 02:00:00:00:00:01 type veth peer "
+		  "name up1 && "
 		  "ip link add pod0 type veth peer name pod1 && "
 		  "for i in up0 up1 pod0 pod1; do ip link set $i up || exit; done && "
 		  "ip addr add " NODE4 "/24 dev up0 && ip addr add " NODE6 "/64 dev up0 nodad");
-	bed_shell("ip neigh replace 192.168.1.2 lladdr 02:00:00:00:00:02 dev up0 && "
-		  "ip neigh replace fd00:1::2 lladdr 02:00:00:00:00:02 dev up0 && "
+	bed_shell("ip neigh replace 192.168.1.2 lladdr 02:00:00:00:00:03 dev up0 && "
+		  "ip neigh replace fd00:1::2 lladdr 02:00:00:00:00:03 dev up0 && "
 		  "ip neigh replace 192.168.1.254 lladdr 02:00:00:00:00:fe dev up0 && "
 		  "ip neigh replace fd00:1::fe lladdr 02:00:00:00:00:fe dev up0 && "
 		  "ip neigh replace " POD4 " lladdr 02:00:00:00:00:99 dev pod0 && "
@@ -301,8 +302,9 @@ struct bed_out bed_run(uint32_t hook, const struct packet_spec *spec)
 
 static const char *where(const struct bed_out *out)
 {
-	static const uint8_t far_mac[] = {2, 0, 0, 0, 0, 2}, gw_mac[] = {2, 0, 0, 0, 0, 0xfe},
-			     pod_mac[] = {2, 0, 0, 0, 0, 0x99};
+	/* Answers go back to who sent the frame. */
+	static const uint8_t sender_mac[] = {2, 0, 0, 0, 0, 2}, far_mac[] = {2, 0, 0, 0, 0, 3},
+			     gw_mac[] = {2, 0, 0, 0, 0, 0xfe}, pod_mac[] = {2, 0, 0, 0, 0, 0x99};
 
 	if (out->verdict == -1)
 		return out->mark & PB_MARK_TRANSLATED ? "pass translated" : "pass";
@@ -312,7 +314,8 @@ static const char *where(const struct bed_out *out)
 		return "wrong";
 	if (out->record.redirect_ifindex == bed.pod && memcmp(out->view.dmac, pod_mac, 6) == 0)
 		return "to the pod";
-	if (out->record.redirect_ifindex == bed.up && memcmp(out->view.dmac, far_mac, 6) == 0)
+	if (out->record.redirect_ifindex == bed.up &&
+	    (memcmp(out->view.dmac, far_mac, 6) == 0 || memcmp(out->view.dmac, sender_mac, 6) == 0))
 		return "to the node";
 	if (out->record.redirect_ifindex == bed.up && memcmp(out->view.dmac, gw_mac, 6) == 0)
 		return "to the world";

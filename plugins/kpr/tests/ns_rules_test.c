@@ -147,6 +147,26 @@ Test(kpr_ns_rules, K12_K26_K44_K45_K62_what_a_packet_may_begin)
 	}
 }
 
+/* As a device in promiscuous mode shows it, or a port of a bridge. */
+Test(kpr_ns_rules, a_frame_to_another_host_is_left_alone)
+{
+	struct bed_out out;
+	struct packet p;
+
+	bed_service(&(struct bed_service){NODE4, 30080, IPPROTO_TCP, .flags = NODE_PORT,
+					  .backends = {{FAR4, 8080, false}}});
+	packet_build(&p, BED_TCP(CLIENT4, 40000, NODE4, 30080, SYN));
+	p.data[5] ^= 0x40;
+	out = bed_run_packet(IN, &p);
+	cr_expect_eq(out.verdict, -1);
+	cr_expect_eq(out.mark, 0);
+	cr_expect_eq(bed_ct_count(), 0);
+	p.data[5] ^= 0x40;
+	out = bed_run_packet(IN, &p);
+	cr_expect_eq(out.verdict, 7);
+	cr_expect_eq(bed_ct_count(), 2);
+}
+
 Test(kpr_ns_rules, K1_the_protocol_is_part_of_the_frontend)
 {
 	bed_service(&(struct bed_service){VIP4, 53, IPPROTO_TCP, .flags = LOAD_BALANCER,

@@ -14,7 +14,9 @@
 #ifndef PATCHBAY_BPF_H
 #define PATCHBAY_BPF_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -105,6 +107,12 @@ struct {
 
 #define PB_INLINE static __attribute__((always_inline)) inline
 
+/*
+ * A function of its own, which the verifier looks at once, whoever calls it from wherever: what is
+ * rare or large. It can't know that its pointers are none of NULL.
+ */
+#define PB_FUNCTION __attribute__((noinline, weak))
+
 /* Opens a tc program: PB_TC(name) { ... } has `struct __sk_buff *ctx`. */
 #define PB_TC(name) SEC("tc") int name(struct __sk_buff *ctx)
 
@@ -135,10 +143,28 @@ PB_INLINE struct pb_packet *pb_packet(void)
 }
 
 /*
+ * The frame is addressed to somebody else: the device shows it only because it is promiscuous or a
+ * port of a bridge. The stack will drop it; a program that sends packets on must leave it alone.
+ */
+PB_INLINE bool pb_is_otherhost(const struct __sk_buff *ctx)
+{
+	return ctx->pkt_type == PACKET_OTHERHOST;
+}
+
+/*
+ * An object whose programs call functions anyway may define PB_MISSED as PB_FUNCTION before it
+ * includes this: every way out of a program then has a call in place of the code, and the program
+ * loads faster. A program without functions would pay for it with each tail call.
+ */
+#ifndef PB_MISSED
+#define PB_MISSED PB_INLINE
+#endif
+
+/*
  * Reached only through a hole in the chain. Counts it and fails closed; the two kinds of hook
  * that the kernel forbids to refuse (recvmsg, getpeername) and sock-release go on.
  */
-PB_INLINE int pb_missed(void)
+PB_MISSED int pb_missed(void)
 {
 	__u32 key = pb_hook_id;
 	__u32 drop = pb_hook_id * PB_REASON_COUNT + PB_REASON_MISSED_TAIL_CALL;

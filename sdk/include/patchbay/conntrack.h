@@ -74,7 +74,7 @@ struct pb_ct {
 	__u32 identity; /* of the source when the flow began; 0: not looked up */
 	__u32 policy;	/* that allowed it; 0: none was asked */
 	__u32 ifindex;	/* of the device that the first packet came in by */
-	__u32 reserved;
+	__u32 touched;	/* pb_ct_tick() when `expires` was written for a packet; 0: never */
 };
 
 /* Map pb_ct_settings, an array of one. Seconds, for what was last seen in that state. */

@@ -16,8 +16,9 @@
  *	pb_ct_delete()		a flow, both halves
  *
  * An established packet costs pb_ct_lookup() alone: the partner is looked up when the state
- * changes, and the memory is written once a second. Pointers from pb_ct_lookup() stay valid until
- * the program ends, but after pb_ct_delete() they say nothing any more.
+ * changes, the clock is read and the memory written once in pb_ct_tick(). Pointers from
+ *pb_ct_lookup() stay valid until the program ends, but after pb_ct_delete() they say nothing any
+ *more.
  */
 #ifndef PATCHBAY_CT_H
 #define PATCHBAY_CT_H
@@ -57,12 +58,6 @@ struct {
 	__type(value, struct pb_frag);
 } pb_frags SEC(".maps");
 
-/*
- * A function of its own, which the verifier looks at once, whoever calls it from wherever: what is
- * rare or large. It can't know that its pointers are none of NULL.
- */
-#define PB_FUNCTION __attribute__((noinline, weak))
-
 /* struct pb_packet.tcp_flags and struct pb_ct.seen */
 #define PB_TCP_FIN 0x01
 #define PB_TCP_SYN 0x02
@@ -92,6 +87,15 @@ PB_INLINE __u32 pb_ct_seconds(__u64 ns)
 PB_INLINE __u32 pb_ct_now(void)
 {
 	return pb_ct_seconds(bpf_ktime_get_coarse_ns());
+}
+
+/*
+ * Goes on a few times a second, how often depends on the kernel. Unlike the clock it costs no call:
+ * within one nothing of a flow's time is looked at twice.
+ */
+PB_INLINE __u32 pb_ct_tick(void)
+{
+	return (__u32)(bpf_jiffies64() >> 6) | 1;
 }
 
 /*
@@ -174,13 +178,13 @@ PB_INLINE struct pb_ct_stats *pb_ct_stats_mine(void)
  * When an entry expires that was seen now. Of a flow whose answers don't come by, a FIN is all
  * that is ever seen of its end: the other side may still have much to say, but not for hours.
  */
-PB_INLINE __u32 pb_ct_expiry(const struct pb_ct *ct, __u8 protocol)
+PB_FUNCTION __u32 pb_ct_expiry(const struct pb_ct *ct, __u32 protocol)
 {
 	__u32 zero = 0;
 	const struct pb_ct_settings *s = bpf_map_lookup_elem(&pb_ct_settings, &zero);
 	__u32 now = pb_ct_now();
 
-	if (!s)
+	if (!ct || !s)
 		return now;
 	if (protocol != IPPROTO_TCP)
 		return now + s->other;
@@ -217,7 +221,7 @@ PB_INLINE bool pb_ct_is_over(const struct pb_packet *pkt, const struct pb_ct_key
 	if (ct->flags & PB_CT_REPLY)
 		return false;
 	if (pkt->protocol != IPPROTO_TCP)
-		return pb_ct_expired(key, ct);
+		return ct->touched != pb_ct_tick() && pb_ct_expired(key, ct);
 	if (!pb_ct_is_syn(pkt))
 		return false;
 	if (ct->state == PB_CT_CLOSING || (ct->flags & PB_CT_SINGLE && ct->seen & PB_TCP_FIN))
@@ -258,13 +262,14 @@ PB_INLINE void pb_ct_touch(const struct pb_ct_key *key, struct pb_ct *ct, __u8 t
 	__u8 answers =
 		ct->flags & PB_CT_SINGLE ? !(tcp_flags & PB_TCP_SYN) : ct->flags & PB_CT_REPLY;
 	__u8 ends = tcp_flags & (PB_TCP_FIN | PB_TCP_RST) & ~ct->seen;
-	__u32 expires;
+	__u32 tick = pb_ct_tick();
 
 	if ((ct->state == PB_CT_OPENING && answers) || ends)
 		pb_ct_advance(key, ct, tcp_flags);
-	expires = pb_ct_expiry(ct, key->protocol);
-	if (ct->expires != expires)
-		ct->expires = expires;
+	else if (ct->touched == tick)
+		return;
+	ct->touched = tick;
+	ct->expires = pb_ct_expiry(ct, key->protocol);
 }
 
 PB_FUNCTION int pb_ct_delete(const struct pb_ct_key *key, const struct pb_ct *ct)

@@ -88,10 +88,8 @@ PB_INLINE int pb_forward_code(long rc)
  * Where the packet goes with the addresses and ports of `to`. enum pb_forward; *ret_route is for
  * pb_forward_send().
  */
-static __attribute__((noinline, unused)) int pb_forward_route(struct __sk_buff *ctx,
-							      const struct pb_packet *pkt,
-							      const struct pb_ct *to,
-							      struct bpf_fib_lookup *ret_route)
+PB_FUNCTION int pb_forward_route(struct __sk_buff *ctx, const struct pb_packet *pkt,
+				 const struct pb_ct *to, struct bpf_fib_lookup *ret_route)
 {
 	__be32 head[3]; /* of the IP header: type of service or flow, TTL or hop limit */
 	__u32 hops, mtu;
@@ -147,10 +145,9 @@ PB_INLINE void pb_forward_untag(struct __sk_buff *ctx, struct pb_packet *pkt)
 
 PB_INLINE long pb_forward_macs(struct __sk_buff *ctx, const struct bpf_fib_lookup *route)
 {
-	__u8 macs[12];
+	const __u16 *dmac = (const __u16 *)route->dmac, *smac = (const __u16 *)route->smac;
+	__u16 macs[6] = {dmac[0], dmac[1], dmac[2], smac[0], smac[1], smac[2]};
 
-	__builtin_memcpy(macs, route->dmac, 6);
-	__builtin_memcpy(macs + 6, route->smac, 6);
 	return bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0);
 }
 

@@ -82,23 +82,20 @@ PB_INLINE void pb_reply_header6(struct ipv6hdr *ip, __u8 protocol, const union p
  * it by pb_reply_send(). -EPERM: such a packet must not be answered. -EAGAIN: not now. -EINVAL,
  * -EIO: it can't be; after -EIO nothing but a drop is left.
  */
-PB_REPLY_FN int pb_reply_icmp4(struct __sk_buff *ctx, const struct pb_packet *pkt, void *state_map,
-			       const struct pb_reply *how)
+PB_FUNCTION int pb_reply_make_icmp4(struct __sk_buff *ctx, const struct pb_packet *pkt,
+				    struct pb_reply_state *st, const struct pb_reply *how)
 {
-	struct pb_reply_state *st = pb_reply_state(state_map);
-	const __u32 head = sizeof(struct iphdr) + sizeof(struct pb_reply_icmp);
+	const __u32 head = PB_REPLY_HEAD4;
 	struct pb_reply_icmp *icmp;
 	__u32 n;
 
-	if (!st || pkt->family != 4 || !pb_reply_allowed(ctx, pkt, false))
+	if (!pkt || !st || !how || pkt->family != 4 || !pb_reply_allowed(ctx, pkt, false))
 		return -EPERM;
-	n = pb_reply_quote(ctx, pkt, st->buf + head, PB_REPLY_MAX4 - head);
-	if (!n)
+	n = pb_reply_quote_of(ctx, pkt, st);
+	if (n == 0 || n > PB_REPLY_MAX4 - head)
 		return -EINVAL;
 	if (!pb_reply_token(st))
 		return -EAGAIN;
-	if (pkt->flags & PB_PKT_TRANSLATED)
-		pb_reply_restore4(st->buf + head, pkt, n);
 	pb_reply_header4((void *)st->buf, 0xc0, IPPROTO_ICMP,
 			 how->has_src ? how->src.v4 : pb_reply_meant(pkt)->v4,
 			 pb_reply_sender(pkt)->v4, head + n);
@@ -133,28 +130,26 @@ PB_INLINE bool pb_reply_to_many(const struct pb_reply *how)
 }
 
 /* The same over IPv6, up to 1280 bytes. */
-PB_REPLY_FN int pb_reply_icmp6(struct __sk_buff *ctx, const struct pb_packet *pkt, void *state_map,
-			       const struct pb_reply *how)
+PB_FUNCTION int pb_reply_make_icmp6(struct __sk_buff *ctx, const struct pb_packet *pkt,
+				    struct pb_reply_state *st, const struct pb_reply *how)
 {
-	struct pb_reply_state *st = pb_reply_state(state_map);
-	const __u32 head = sizeof(struct ipv6hdr) + sizeof(struct pb_reply_icmp);
+	const __u32 head = PB_REPLY_HEAD6;
 	struct pb_reply_icmp *icmp;
 	struct ipv6hdr *ip;
 	__u64 sum;
 	__u32 n;
 
-	if (!st || pkt->family != 6 || !pb_reply_allowed(ctx, pkt, pb_reply_to_many(how)))
+	if (!pkt || !st || !how || pkt->family != 6 ||
+	    !pb_reply_allowed(ctx, pkt, pb_reply_to_many(how)))
 		return -EPERM;
 	/* An address of many is no source; who answers must say from where. */
 	if (!how->has_src && pb_reply_meant(pkt)->bytes[0] == 0xff)
 		return -EPERM;
-	n = pb_reply_quote(ctx, pkt, st->buf + head, PB_REPLY_MAX6 - head);
-	if (!n)
+	n = pb_reply_quote_of(ctx, pkt, st);
+	if (n == 0 || n > PB_REPLY_MAX6 - head)
 		return -EINVAL;
 	if (!pb_reply_token(st))
 		return -EAGAIN;
-	if (pkt->flags & PB_PKT_TRANSLATED)
-		pb_reply_restore6(st->buf + head, pkt, n);
 	ip = (void *)st->buf;
 	pb_reply_header6(ip, IPPROTO_ICMPV6, how->has_src ? &how->src : pb_reply_meant(pkt),
 			 pb_reply_sender(pkt), sizeof(*icmp) + n);
@@ -243,16 +238,16 @@ PB_INLINE int pb_reply_write_rst(struct __sk_buff *ctx, const struct pb_packet *
 	return 0;
 }
 
-/* Makes a TCP packet into a reset of its connection. As pb_reply_icmp4(). */
-PB_REPLY_FN int pb_reply_rst4(struct __sk_buff *ctx, const struct pb_packet *pkt, void *state_map)
+/* Makes a TCP packet into a reset of its connection. As pb_reply_make_icmp4(). */
+PB_FUNCTION int pb_reply_make_rst4(struct __sk_buff *ctx, const struct pb_packet *pkt,
+				   struct pb_reply_state *st)
 {
-	struct pb_reply_state *st = pb_reply_state(state_map);
 	struct pb_reply_pseudo4 pseudo = {.protocol = IPPROTO_TCP,
 					  .len = bpf_htons(sizeof(struct tcphdr))};
 	struct tcphdr rst;
 	struct iphdr ip;
 
-	if (!st || pkt->family != 4 || !pb_reply_may_reset(ctx, pkt))
+	if (!pkt || !st || pkt->family != 4 || !pb_reply_may_reset(ctx, pkt))
 		return -EPERM;
 	if (pb_reply_rst_header(ctx, pkt, &rst) < 0)
 		return -EINVAL;
@@ -266,13 +261,13 @@ PB_REPLY_FN int pb_reply_rst4(struct __sk_buff *ctx, const struct pb_packet *pkt
 				  bpf_csum_diff(NULL, 0, (__be32 *)&pseudo, sizeof(pseudo), 0));
 }
 
-PB_REPLY_FN int pb_reply_rst6(struct __sk_buff *ctx, const struct pb_packet *pkt, void *state_map)
+PB_FUNCTION int pb_reply_make_rst6(struct __sk_buff *ctx, const struct pb_packet *pkt,
+				   struct pb_reply_state *st)
 {
-	struct pb_reply_state *st = pb_reply_state(state_map);
 	struct tcphdr rst;
 	struct ipv6hdr ip;
 
-	if (!st || pkt->family != 6 || !pb_reply_may_reset(ctx, pkt))
+	if (!pkt || !st || pkt->family != 6 || !pb_reply_may_reset(ctx, pkt))
 		return -EPERM;
 	if (pb_reply_rst_header(ctx, pkt, &rst) < 0)
 		return -EINVAL;
@@ -288,8 +283,19 @@ PB_REPLY_FN int pb_reply_rst6(struct __sk_buff *ctx, const struct pb_packet *pkt
 PB_INLINE int pb_reply_icmp(struct __sk_buff *ctx, const struct pb_packet *pkt, void *state_map,
 			    const struct pb_reply *how)
 {
-	return pkt->family == 6 ? pb_reply_icmp6(ctx, pkt, state_map, how)
-				: pb_reply_icmp4(ctx, pkt, state_map, how);
+	struct pb_reply_state *st = pb_reply_state(state_map);
+
+	return pkt->family == 6 ? pb_reply_make_icmp6(ctx, pkt, st, how)
+				: pb_reply_make_icmp4(ctx, pkt, st, how);
+}
+
+/* A reset of the packet's connection. */
+PB_INLINE int pb_reply_rst(struct __sk_buff *ctx, const struct pb_packet *pkt, void *state_map)
+{
+	struct pb_reply_state *st = pb_reply_state(state_map);
+
+	return pkt->family == 6 ? pb_reply_make_rst6(ctx, pkt, st)
+				: pb_reply_make_rst4(ctx, pkt, st);
 }
 
 /* "Nobody listens there": a reset, or port unreachable. */
@@ -299,7 +305,7 @@ PB_INLINE int pb_reply_reject(struct __sk_buff *ctx, const struct pb_packet *pkt
 	const struct pb_reply how = {.type = v6 ? 1 : 3, .code = v6 ? 4 : 3};
 
 	if (pkt->protocol == IPPROTO_TCP)
-		return v6 ? pb_reply_rst6(ctx, pkt, state_map) : pb_reply_rst4(ctx, pkt, state_map);
+		return pb_reply_rst(ctx, pkt, state_map);
 	return pb_reply_icmp(ctx, pkt, state_map, &how);
 }
 

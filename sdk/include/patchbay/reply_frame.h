@@ -45,9 +45,6 @@ struct pb_reply_state {
 		__type(value, struct pb_reply_state);                                              \
 	} name_ SEC(".maps")
 
-/* Not inlined: answers are rare, and the programs that may give one are the hottest. */
-#define PB_REPLY_FN static __attribute__((noinline))
-
 struct pb_reply_icmp {
 	__u8 type;
 	__u8 code;
@@ -127,20 +124,19 @@ PB_INLINE bool pb_reply_is_query(const struct pb_packet *pkt, __u8 type)
 }
 
 /* What all answers have in common; `many`: what was sent to many may be answered, too. */
-PB_INLINE bool pb_reply_allowed(struct __sk_buff *ctx, const struct pb_packet *pkt, bool many)
+PB_FUNCTION int pb_reply_allowed(struct __sk_buff *ctx, const struct pb_packet *pkt, int many)
 {
-	const union pb_addr *saddr =
-		pkt->flags & PB_PKT_TRANSLATED ? &pkt->orig_saddr : &pkt->saddr;
-	const union pb_addr *daddr =
-		pkt->flags & PB_PKT_TRANSLATED ? &pkt->orig_daddr : &pkt->daddr;
+	const union pb_addr *saddr, *daddr;
 	__u8 byte;
 
-	if (pkt->flags & PB_PKT_MALFORMED)
+	if (!pkt || pkt->flags & PB_PKT_MALFORMED)
 		return false;
 	if ((pkt->flags & PB_PKT_FRAGMENT) && (pkt->flags & PB_PKT_NO_L4))
 		return false;
 	if (bpf_skb_load_bytes(ctx, 0, &byte, 1) < 0 || ((byte & 1) && !many))
 		return false;
+	saddr = pkt->flags & PB_PKT_TRANSLATED ? &pkt->orig_saddr : &pkt->saddr;
+	daddr = pkt->flags & PB_PKT_TRANSLATED ? &pkt->orig_daddr : &pkt->daddr;
 	if (pkt->family == 4 && (!pb_reply_one_host4(saddr->v4) || !pb_reply_one_host4(daddr->v4)))
 		return false;
 	if (pkt->family == 6 && !pb_reply_one_host6(saddr))
@@ -169,7 +165,7 @@ PB_INLINE struct pb_reply_state *pb_reply_state(void *state_map)
  * Makes the frame `len` bytes long and sends it back where it came from. Both calls together drop
  * every offload that the packet carried: GSO, and a checksum over bytes that are gone.
  */
-PB_INLINE int pb_reply_resize(struct __sk_buff *ctx, __u32 len)
+PB_FUNCTION int pb_reply_resize(struct __sk_buff *ctx, __u32 len)
 {
 	__u8 macs[12], swapped[12];
 
@@ -311,6 +307,31 @@ PB_INLINE void pb_reply_restore6(__u8 *quote, const struct pb_packet *pkt, __u32
 	sum = bpf_csum_diff((__be32 *)&ip->saddr, 32, orig, 32, 0);
 	__builtin_memcpy(&ip->saddr, orig, 32);
 	pb_reply_restore_l4(quote, pkt, n, sum);
+}
+
+/* What a packet is quoted by stands behind the headers of the error. */
+#define PB_REPLY_HEAD4 (sizeof(struct iphdr) + sizeof(struct pb_reply_icmp))
+#define PB_REPLY_HEAD6 (sizeof(struct ipv6hdr) + sizeof(struct pb_reply_icmp))
+
+/* Quotes the packet in `st`, as its sender wrote it. The bytes of the quote; 0: it can't be. */
+PB_FUNCTION int pb_reply_quote_of(struct __sk_buff *ctx, const struct pb_packet *pkt,
+				  struct pb_reply_state *st)
+{
+	__u32 n;
+
+	if (!pkt || !st)
+		return 0;
+	if (pkt->family == 4) {
+		n = pb_reply_quote(ctx, pkt, st->buf + PB_REPLY_HEAD4,
+				   PB_REPLY_MAX4 - PB_REPLY_HEAD4);
+		if (n && pkt->flags & PB_PKT_TRANSLATED)
+			pb_reply_restore4(st->buf + PB_REPLY_HEAD4, pkt, n);
+		return n;
+	}
+	n = pb_reply_quote(ctx, pkt, st->buf + PB_REPLY_HEAD6, PB_REPLY_MAX6 - PB_REPLY_HEAD6);
+	if (n && pkt->flags & PB_PKT_TRANSLATED)
+		pb_reply_restore6(st->buf + PB_REPLY_HEAD6, pkt, n);
+	return n;
 }
 
 #endif
