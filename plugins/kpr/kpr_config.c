@@ -303,11 +303,18 @@ static int parse_algorithm(struct pb_ctx *ctx, const cJSON *item, struct kpr_con
 	return parse_choice(ctx, item, "random", "maglev", &config->maglev);
 }
 
+/* No packet may have it as source: this network, loopback, multicast, broadcast. */
+static bool is_reserved4(uint32_t addr)
+{
+	return addr >> 24 == 0 || addr >> 24 == 127 || addr >> 28 >= 14;
+}
+
 static int parse_loopback(struct pb_ctx *ctx, const cJSON *item, struct kpr_config *config)
 {
 	const char *text = cJSON_GetStringValue(item);
 
-	if (!text || inet_pton(AF_INET, text, &config->loopback4) != 1)
+	if (!text || inet_pton(AF_INET, text, &config->loopback4) != 1 ||
+	    is_reserved4(ntohl(config->loopback4)))
 		return ctx->host->fail(ctx, -EINVAL,
 				       "loopback_address: must be an IPv4 address that nobody has, "
 				       "for example 169.254.42.1");

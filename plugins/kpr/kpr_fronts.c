@@ -161,33 +161,6 @@ static void warn_ports(const struct kpr_model *m, const struct pb_kube_service *
 	}
 }
 
-void kpr_fronts_warnings(const struct kpr_model *m, const struct pb_kube_service *obj, char *text,
-			 size_t len)
-{
-	struct warnings w = {.text = text, .size = len};
-	const char *type = annotation(obj, ANNOTATION_TYPE);
-	const char *mode = annotation(obj, ANNOTATION_MODE);
-
-	text[0] = '\0';
-	warn_ports(m, obj, &w);
-	if (type && kinds_of(type) == 0)
-		add_warning(&w, "annotation " ANNOTATION_TYPE " is ignored: it must be a list of "
-				"ClusterIP, NodePort, ExternalIP and LoadBalancer");
-	if (mode && mode_flags(obj) == 0)
-		add_warning(&w,
-			    "annotation " ANNOTATION_MODE " is ignored: it must be dsr or snat");
-	if (algorithm_of(obj, false) < 0)
-		add_warning(&w, "annotation " ANNOTATION_ALGORITHM
-				" is ignored: it must be random or maglev");
-	if ((obj->flags & PB_SERVICE_AFFINITY_CLIENT_IP) &&
-	    kpr_fronts_affinity(obj) != obj->affinity_seconds)
-		add_warning(&w, "sessionAffinityConfig.clientIP.timeoutSeconds must be 1 to 86400: "
-				"10800 is used");
-	if ((obj->flags & PB_SERVICE_SOURCE_RANGES_GIVEN) && obj->n_source_ranges == 0)
-		add_warning(&w, "loadBalancerSourceRanges has no valid entry: nobody is let in at "
-				"its load balancer addresses");
-}
-
 /* ---- the walk ---- */
 
 struct walk {
@@ -199,12 +172,39 @@ struct walk {
 	uint32_t flags;
 	bool at_node;
 	bool maglev; /* of this kind, where packets come from outside */
+	uint32_t told;
+	bool cut; /* there were more than KPR_FRONTS_MAX */
 	int rc;
 };
 
-static const char *why_not(const struct walk *w, const struct pb_service_port *port,
-			   uint16_t number)
+/* Whether the next one may be told of. */
+static bool go_on(struct walk *w)
 {
+	w->cut = w->cut || w->told >= KPR_FRONTS_MAX;
+	return w->rc >= 0 && !w->cut;
+}
+
+/*
+ * An address that means something else to everybody. A frontend there would take calls that a
+ * process makes to itself, or stand where NodePorts of other Services do.
+ */
+static bool is_reserved(const struct pb_kube_addr *ip)
+{
+	uint32_t v4 = ntohl(ip->addr.v4);
+	struct in6_addr v6;
+
+	if (ip->family == 4)
+		return v4 >> 24 == 0 || v4 >> 24 == 127 || v4 >> 28 >= 14;
+	memcpy(&v6, &ip->addr, sizeof(v6));
+	return IN6_IS_ADDR_UNSPECIFIED(&v6) || IN6_IS_ADDR_LOOPBACK(&v6) ||
+	       IN6_IS_ADDR_MULTICAST(&v6);
+}
+
+static const char *why_not(const struct walk *w, const struct pb_kube_addr *ip,
+			   const struct pb_service_port *port, uint16_t number)
+{
+	if (!w->at_node && is_reserved(ip))
+		return "not translated: reserved address";
 	if (number == 0 || (port->protocol != IPPROTO_TCP && port->protocol != IPPROTO_UDP &&
 			    port->protocol != IPPROTO_SCTP))
 		return "not translated: protocol or port";
@@ -221,6 +221,7 @@ static void tell(struct walk *w, struct kpr_wish *wish, uint32_t scope, bool loc
 	wish->key.scope = (uint8_t)scope;
 	wish->local = local;
 	wish->flags = flags | (local ? PB_SVC_LOCAL : 0);
+	w->told++;
 	wish->outside = scope == PB_SVC_SCOPE_EXT || !(flags & PB_SVC_SPLIT);
 	if (w->maglev && wish->outside)
 		wish->flags |= PB_SVC_MAGLEV;
@@ -238,7 +239,7 @@ static void walk_port(struct walk *w, const struct pb_kube_addr *ip,
 				.port = port,
 				.number = number,
 				.at_node = w->at_node,
-				.why = why_not(w, port, number)};
+				.why = why_not(w, ip, port, number)};
 	uint32_t flags = w->flags | w->kind << PB_SVC_KIND_SHIFT;
 
 	if (ip->family != 4 && ip->family != 6)
@@ -275,12 +276,9 @@ static bool is_any(const struct pb_kube_addr *ip)
 	return ip->family == 0 || memcmp(&ip->addr, &zero, sizeof(zero)) == 0;
 }
 
-/* Zero is the key of a port at any address of the node, which only those have that are meant to. */
 static void walk_ports(struct walk *w, const struct pb_kube_addr *ip)
 {
-	if (is_any(ip))
-		return;
-	for (uint32_t i = 0; i < w->obj->n_ports; i++)
+	for (uint32_t i = 0; i < w->obj->n_ports && go_on(w); i++)
 		walk_port(w, ip, &w->obj->ports[i], w->obj->ports[i].port);
 }
 
@@ -308,7 +306,7 @@ static bool has_family(const struct pb_kube_service *obj, uint32_t family)
 
 static void walk_node_ports(struct walk *w)
 {
-	for (uint32_t i = 0; i < w->obj->n_ports; i++) {
+	for (uint32_t i = 0; i < w->obj->n_ports && go_on(w); i++) {
 		if (w->obj->ports[i].node_port == 0)
 			continue;
 		if (has_family(w->obj, 4))
@@ -326,7 +324,7 @@ static void walk_host_ports(struct walk *w)
 {
 	uint32_t families = w->obj->n_cluster_ips - w->obj->n_ports;
 
-	for (uint32_t i = 0; i < w->obj->n_ports; i++) {
+	for (uint32_t i = 0; i < w->obj->n_ports && go_on(w); i++) {
 		const struct pb_kube_addr *at = &w->obj->cluster_ips[families + i];
 
 		if (is_any(at)) {
@@ -341,36 +339,116 @@ static void walk_host_ports(struct walk *w)
 	}
 }
 
-int kpr_fronts_each(const struct kpr_model *m, const struct pb_kube_service *obj, kpr_wish_fn fn,
-		    void *arg)
+static void walk_all(struct walk *w)
 {
-	struct walk w = {.m = m, .obj = obj, .fn = fn, .arg = arg};
+	const struct pb_kube_service *obj = w->obj;
+	const struct kpr_model *m = w->m;
 	uint32_t kinds = kinds_wanted(obj);
 	bool limited = obj->flags & PB_SERVICE_SOURCE_RANGES_GIVEN;
 
 	if (obj->type == KPR_TYPE_HOST_PORT) {
-		walk_kind(&w, PB_SVC_HOST_PORT, 0);
-		walk_host_ports(&w);
-		return w.rc;
+		walk_kind(w, PB_SVC_HOST_PORT, 0);
+		walk_host_ports(w);
+		return;
 	}
-	walk_kind(&w, PB_SVC_CLUSTER_IP, 0);
+	walk_kind(w, PB_SVC_CLUSTER_IP, 0);
 	for (uint32_t i = 0; i < obj->n_cluster_ips && kinds & 1U << PB_SVC_CLUSTER_IP; i++)
-		walk_ports(&w, &obj->cluster_ips[i]);
-	walk_kind(&w, PB_SVC_LOAD_BALANCER, limited ? PB_SVC_RANGES : 0);
+		walk_ports(w, &obj->cluster_ips[i]);
+	walk_kind(w, PB_SVC_LOAD_BALANCER, limited ? PB_SVC_RANGES : 0);
 	for (uint32_t i = 0;
 	     i < obj->n_ingress && m->opts.load_balancer && obj->type == PB_SERVICE_LOAD_BALANCER &&
 	     kinds & 1U << PB_SVC_LOAD_BALANCER;
 	     i++)
 		if (!obj->ingress[i].proxied)
-			walk_ports(&w, &obj->ingress[i].ip);
-	walk_kind(&w, PB_SVC_EXTERNAL_IP, 0);
+			walk_ports(w, &obj->ingress[i].ip);
+	walk_kind(w, PB_SVC_EXTERNAL_IP, 0);
 	for (uint32_t i = 0;
 	     i < obj->n_external_ips && m->opts.external_ips && kinds & 1U << PB_SVC_EXTERNAL_IP;
 	     i++)
-		walk_ports(&w, &obj->external_ips[i]);
-	walk_kind(&w, PB_SVC_NODE_PORT, 0);
+		walk_ports(w, &obj->external_ips[i]);
+	walk_kind(w, PB_SVC_NODE_PORT, 0);
 	if (m->opts.node_ports && kinds & 1U << PB_SVC_NODE_PORT &&
 	    (obj->type == PB_SERVICE_NODE_PORT || obj->type == PB_SERVICE_LOAD_BALANCER))
-		walk_node_ports(&w);
+		walk_node_ports(w);
+}
+
+int kpr_fronts_each(const struct kpr_model *m, const struct pb_kube_service *obj, kpr_wish_fn fn,
+		    void *arg)
+{
+	struct walk w = {.m = m, .obj = obj, .fn = fn, .arg = arg};
+
+	walk_all(&w);
 	return w.rc;
+}
+
+/* ---- all that is wrong ---- */
+
+struct look {
+	const struct pb_kube_addr *reserved; /* the first */
+	struct pb_kube_addr ip;
+};
+
+static int look_at(void *arg, const struct kpr_wish *wish)
+{
+	struct look *look = arg;
+
+	if (wish->at_node || look->reserved || !is_reserved(&wish->ip))
+		return 0;
+	look->ip = wish->ip;
+	look->reserved = &look->ip;
+	return 0;
+}
+
+static void warn_frontends(const struct kpr_model *m, const struct pb_kube_service *obj,
+			   struct warnings *w)
+{
+	struct look look = {0};
+	struct walk walk = {.m = m, .obj = obj, .fn = look_at, .arg = &look};
+	char ip[INET6_ADDRSTRLEN] = "";
+	char line[256];
+
+	walk_all(&walk);
+	if (look.reserved) {
+		inet_ntop(look.ip.family == 4 ? AF_INET : AF_INET6, &look.ip.addr, ip, sizeof(ip));
+		snprintf(line, sizeof(line),
+			 "address %s is reserved and is ignored: take it out of clusterIPs, "
+			 "externalIPs or status.loadBalancer",
+			 ip);
+		add_warning(w, line);
+	}
+	if (walk.cut) {
+		snprintf(line, sizeof(line),
+			 "it has more than %u frontends (ports times addresses); those that follow "
+			 "are ignored: use fewer ports or addresses",
+			 KPR_FRONTS_MAX);
+		add_warning(w, line);
+	}
+}
+
+void kpr_fronts_warnings(const struct kpr_model *m, const struct pb_kube_service *obj, char *text,
+			 size_t len)
+{
+	struct warnings w = {.text = text, .size = len};
+	const char *type = annotation(obj, ANNOTATION_TYPE);
+	const char *mode = annotation(obj, ANNOTATION_MODE);
+
+	text[0] = '\0';
+	warn_ports(m, obj, &w);
+	warn_frontends(m, obj, &w);
+	if (type && kinds_of(type) == 0)
+		add_warning(&w, "annotation " ANNOTATION_TYPE " is ignored: it must be a list of "
+				"ClusterIP, NodePort, ExternalIP and LoadBalancer");
+	if (mode && mode_flags(obj) == 0)
+		add_warning(&w,
+			    "annotation " ANNOTATION_MODE " is ignored: it must be dsr or snat");
+	if (algorithm_of(obj, false) < 0)
+		add_warning(&w, "annotation " ANNOTATION_ALGORITHM
+				" is ignored: it must be random or maglev");
+	if ((obj->flags & PB_SERVICE_AFFINITY_CLIENT_IP) &&
+	    kpr_fronts_affinity(obj) != obj->affinity_seconds)
+		add_warning(&w, "sessionAffinityConfig.clientIP.timeoutSeconds must be 1 to 86400: "
+				"10800 is used");
+	if ((obj->flags & PB_SERVICE_SOURCE_RANGES_GIVEN) && obj->n_source_ranges == 0)
+		add_warning(&w, "loadBalancerSourceRanges has no valid entry: nobody is let in at "
+				"its load balancer addresses");
 }

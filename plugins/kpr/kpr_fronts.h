@@ -19,6 +19,12 @@
 /* struct pb_kube_service.type of what is made up for the host ports of a pod. */
 #define KPR_TYPE_HOST_PORT 100
 
+/*
+ * Of one Service. Ports times addresses is what a user wrote down: without a limit one small object
+ * keeps the agent from its work until it is taken for a crash.
+ */
+#define KPR_FRONTS_MAX 65536U
+
 /* A frontend that a Service is to have. */
 struct kpr_wish {
 	struct pb_svc_key key;
@@ -36,8 +42,8 @@ struct kpr_wish {
 typedef int (*kpr_wish_fn)(void *arg, const struct kpr_wish *wish);
 
 /*
- * Every frontend of the Service, the same each time. One with scope EXT follows right behind that
- * with scope INT that has PB_SVC_SPLIT.
+ * Every frontend of the Service up to KPR_FRONTS_MAX, the same each time. One with scope EXT
+ * follows right behind that with scope INT that has PB_SVC_SPLIT.
  */
 int kpr_fronts_each(const struct kpr_model *m, const struct pb_kube_service *obj, kpr_wish_fn fn,
 		    void *arg);

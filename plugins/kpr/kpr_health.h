@@ -49,14 +49,22 @@ struct kpr_health_svc {
 	struct kpr_listener *listeners[]; /* one for each address of the configuration */
 };
 
+/* A connection that is being answered. */
+struct kpr_health_conn {
+	struct kpr_health_conn *prev, *next;
+	int fd; /* -1: it has been told to end */
+};
+
 struct kpr_health {
 	struct pb_ctx *ctx;
 	struct kpr_health_config config;
 	struct kpr_health_svc *svcs;  /* by "NAMESPACE/NAME" */
 	struct kpr_health_svc *ports; /* by port: who has it; the others wait */
 	struct kpr_listeners listeners;
-	struct MHD_Daemon *mhd; /* made with the first port */
-	int mhd_fd;		/* its epoll descriptor, -1: none */
+	struct MHD_Daemon *mhd;	       /* made with the first port */
+	int mhd_fd;		       /* its epoll descriptor, -1: none */
+	struct kpr_health_conn *conns; /* the oldest first */
+	uint32_t n_conns;
 	uint32_t timer;
 	uint32_t retry_timer;
 	uint64_t retry_ms;

@@ -13,9 +13,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cjson/cJSON.h>
 #include <microhttpd.h>
+#include <utlist.h>
 
 /* What strangers may hold. */
 #define CONNECTIONS_MAX 128
@@ -183,11 +185,60 @@ static void work(struct kpr_health *health)
 							     health, &health->timer) == 0;
 }
 
+/* It ends, or is about to. */
+static void forget(struct kpr_health *health, struct kpr_health_conn *conn)
+{
+	DL_DELETE(health->conns, conn);
+	health->n_conns--;
+	conn->fd = -1;
+}
+
+/* Keeps count of the connections, the oldest first. */
+static void notify(void *arg, struct MHD_Connection *connection, void **context,
+		   enum MHD_ConnectionNotificationCode code)
+{
+	struct kpr_health *health = arg;
+	struct kpr_health_conn *conn = *context;
+	const union MHD_ConnectionInfo *info;
+
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+		if (conn && conn->fd >= 0)
+			forget(health, conn);
+		free(conn);
+		*context = NULL;
+		return;
+	}
+	info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	conn = info ? calloc(1, sizeof(*conn)) : NULL;
+	*context = conn;
+	if (!conn)
+		return;
+	conn->fd = info->connect_fd;
+	DL_APPEND(health->conns, conn);
+	health->n_conns++;
+}
+
+/*
+ * The one that has taken the longest makes room. A health check takes a moment; who sends a byte
+ * now and then would keep the node from being asked at all.
+ */
+static void make_room(struct kpr_health *health)
+{
+	struct kpr_health_conn *oldest = health->conns;
+
+	if (health->n_conns < CONNECTIONS_MAX)
+		return;
+	shutdown(oldest->fd, SHUT_RDWR);
+	forget(health, oldest);
+	MHD_run(health->mhd);
+}
+
 /* The library closes the descriptor when it has no room for it. */
 void kpr_health_http_accept(void *arg, int fd, const struct sockaddr *peer, socklen_t len)
 {
 	struct kpr_health *health = arg;
 
+	make_room(health);
 	MHD_add_connection(health->mhd, fd, peer, len);
 }
 
@@ -211,7 +262,7 @@ int kpr_health_http_start(struct kpr_health *health)
 				 (unsigned)CONNECTIONS_MAX_PER_IP,
 				 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
 				 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_TIMEOUT_S,
-				 MHD_OPTION_END);
+				 MHD_OPTION_NOTIFY_CONNECTION, notify, health, MHD_OPTION_END);
 	if (!health->mhd)
 		return -ENOMEM;
 	info = MHD_get_daemon_info(health->mhd, MHD_DAEMON_INFO_EPOLL_FD);

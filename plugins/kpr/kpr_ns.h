@@ -331,18 +331,31 @@ PB_FUNCTION int kpr_ns_open_dev(struct __sk_buff *ctx, struct pb_packet *pkt,
  */
 PB_FUNCTION int kpr_ns_open_pod(struct pb_packet *pkt, struct pb_svc_flow *flow)
 {
+	const struct pb_svc_settings *settings = kpr_ns_settings();
 	struct pb_svc_key frontend;
 	struct pb_svc *svc;
+	__u32 kind;
+	bool stray;
 
-	if (!pkt || !flow || (pkt->protocol == IPPROTO_TCP && !pb_ct_is_syn(pkt)))
+	if (!pkt || !flow || !settings)
+		return KPR_NS_NEXT;
+	stray = pkt->protocol == IPPROTO_TCP && !pb_ct_is_syn(pkt);
+	/* Where sockets are translated nearly all segments are of connections without an entry. */
+	if (stray && !(settings->flags & PB_SVC_SET_HOST_SOCKETS_ONLY))
 		return KPR_NS_NEXT;
 	kpr_ns_service_key(pkt, &frontend);
 	svc = kpr_frontend_find(&frontend, PB_SVC_SCOPE_INT);
 	if (!svc)
 		return KPR_NS_NEXT;
-	if (PB_SVC_KIND(KPR_ONCE(svc->flags)) == PB_SVC_EXTERNAL_IP &&
-	    pb_dst_identity(pkt) != PB_IDENTITY_HOST)
+	kind = PB_SVC_KIND(KPR_ONCE(svc->flags));
+	if (kind == PB_SVC_EXTERNAL_IP && pb_dst_identity(pkt) != PB_IDENTITY_HOST)
 		return KPR_NS_NEXT;
+	/* An address that no host has: the stack would send the segment to where it came from. */
+	if (stray)
+		return KPR_NS_VERDICT(kind == PB_SVC_CLUSTER_IP || kind == PB_SVC_LOAD_BALANCER
+					      ? KPR_NS_DROP
+					      : KPR_NS_NEXT,
+				      PB_REASON_UNKNOWN_FLOW);
 	return KPR_NS_VERDICT(kpr_ns_select(pkt, &frontend, svc, flow), PB_REASON_NO_SERVICE);
 }
 

@@ -470,6 +470,75 @@ Test(frontends, a_node_port_outside_of_the_range_is_served_and_said)
 	cr_assert(listed("ok; outside of the NodePort range"));
 }
 
+Test(frontends, a_reserved_address_is_ignored_and_said)
+{
+	static const char *const reserved[] = {"0.0.0.0",	  "127.0.0.1", "224.0.0.1",
+					       "255.255.255.255", "::",	       "::1",
+					       "ff02::1"};
+	char name[16];
+
+	load();
+	for (unsigned i = 0; i < sizeof(reserved) / sizeof(reserved[0]); i++) {
+		struct service *s;
+
+		snprintf(name, sizeof(name), "web%u", i);
+		s = service(name, "10.96.0.1", (uint16_t)(80 + i));
+		set_external(s, reserved[i]);
+		set_ingress(s, reserved[i], false);
+		put(s);
+		PUBLISH(name, {"10.0.0.1", 8080});
+		cr_assert_str_eq(behind("10.96.0.1", (uint16_t)(80 + i)), "10.0.0.1:8080");
+		cr_expect_str_eq(behind(reserved[i], (uint16_t)(80 + i)), "absent", "%s",
+				 reserved[i]);
+	}
+	cr_assert(logged("Service ns/web1: address 127.0.0.1 is reserved and is ignored"));
+	cr_assert(listed("not translated: reserved address"));
+}
+
+/* A Service with so many ports at each of so many addresses that kpr doesn't hold all of them. */
+static struct service *boundless(uint32_t n)
+{
+	struct service *s = service("web", "10.96.0.1", 80);
+	struct pb_kube_addr *ips = make(n * sizeof(*ips));
+	struct pb_service_port *ports = make(n * sizeof(*ports));
+
+	for (uint32_t i = 0; i < n; i++) {
+		ips[i] = addr_of("198.51.100.1");
+		ips[i].addr.v4 = htonl(0xc6336401 + i);
+		ports[i] = s->ports[0];
+		ports[i].port = (uint16_t)(80 + i);
+	}
+	s->s.external_ips = ips;
+	s->s.n_external_ips = n;
+	s->s.ports = ports;
+	s->s.n_ports = n;
+	return s;
+}
+
+static uint64_t rows_listed(void)
+{
+	char *json = NULL;
+	uint64_t n = 0;
+
+	cr_assert_eq(pb_fake_command(fake, "service list", NULL, 0, &json), 0);
+	for (const char *at = json; (at = strstr(at, "\"state\":")); at++)
+		n++;
+	free(json);
+	return n;
+}
+
+Test(frontends, a_service_has_65536_frontends_at_most_and_it_is_said)
+{
+	load();
+	put(boundless(2000));
+	cr_assert_eq(rows_listed(), 65536);
+	cr_assert_eq(times_logged("Service ns/web: it has more than 65536 frontends"), 1);
+	put(service("web", "10.96.0.1", 80));
+	PUBLISH("web", {"10.0.0.1", 8080});
+	cr_assert_str_eq(behind("10.96.0.1", 80), "10.0.0.1:8080");
+	cr_assert_eq(rows_listed(), 1);
+}
+
 /* ---- the list ---- */
 
 Test(frontends, service_list_gives_pages_that_hold_each_service_once)

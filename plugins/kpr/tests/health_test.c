@@ -461,6 +461,32 @@ Test(health, one_stranger_cant_keep_the_others_out)
 	cr_assert(health->timer_runs);
 }
 
+Test(health, many_strangers_that_are_slow_cant_keep_the_others_out)
+{
+	char from[16];
+	int fds[160], fd;
+
+	load("{}");
+	put("web", web.type, web.flags, PORT);
+	for (int i = 0; i < 160; i++) {
+		snprintf(from, sizeof(from), "127.0.0.%d", 20 + i / 32);
+		fds[i] = dial_from(from, "127.0.0.1", PORT);
+		cr_assert_geq(fds[i], 0);
+		send(fds[i], "GET / HT", 8, MSG_NOSIGNAL);
+		pb_fake_poll(fake, 10);
+	}
+	cr_assert_eq(health->n_conns, 128);
+	cr_assert_eq(recv(fds[0], from, 1, MSG_DONTWAIT), 0, "the oldest made room");
+	for (int i = 0; i < 3; i++) {
+		fd = dial_from("127.0.0.9", "127.0.0.1", PORT);
+		say(fd, GET);
+		cr_assert_eq(status(hear(fd)), 503);
+	}
+	/* Who has still time is answered, too. */
+	say(fds[159], "TP/1.1\r\nHost: a\r\n\r\n");
+	cr_assert_eq(status(hear(fds[159])), 503);
+}
+
 Test(health, healthz_of_the_plugin)
 {
 	const char *answer;

@@ -1010,6 +1010,10 @@ static const struct {
 	 "maglev.tables_max: must be a whole number from 1 to 4096"},
 	{"{\"mode\":\"partial\"}", "mode: must be strict, probe or disabled"},
 	{"{\"node_port\":{\"reserve\":1}}", "node_port.reserve: must be true or false"},
+	{"{\"loopback_address\":\"0.0.0.0\"}",
+	 "loopback_address: must be an IPv4 address that nobody has, for example 169.254.42.1"},
+	{"{\"loopback_address\":\"224.0.0.1\"}",
+	 "loopback_address: must be an IPv4 address that nobody has, for example 169.254.42.1"},
 	{"{\"loopback_address\":\"fe80::1\"}",
 	 "loopback_address: must be an IPv4 address that nobody has, for example 169.254.42.1"},
 };

@@ -131,6 +131,20 @@ Test(kpr_ns_pods, a_segment_in_the_middle_of_an_unknown_connection_of_a_pod_goes
 	cr_expect_eq(bed_ct_count(), 0);
 }
 
+Test(kpr_ns_pods,
+     such_a_segment_to_an_address_of_nobody_is_dropped_where_pods_need_packets_translated)
+{
+	struct bed_service svc =
+		cluster_ip(VIP4, 80, IPPROTO_TCP, (struct bed_backend){FAR4, 8080, false});
+
+	bed_service(&svc);
+	bed_settings(PB_SVC_SET_NODE_PORT | PB_SVC_SET_HOST_SOCKETS_ONLY, 32768, 65535);
+	EXPECT_OUT(bed_run(FROM_POD, BED_TCP(POD4, 40000, VIP4, 80, ACK)), "dropped 163");
+	EXPECT_OUT(bed_run(FROM_POD, BED_TCP(POD4, 40000, FAR4, 8080, ACK)),
+		   "10.0.1.2 40000 > 10.0.2.7 8080 pass");
+	cr_expect_eq(bed_ct_count(), 0);
+}
+
 Test(kpr_ns_pods, a_packet_with_the_mark_of_a_translated_one_is_left_alone)
 {
 	struct bed_service svc = {NODE4, 30080, IPPROTO_TCP, .flags = NODE_PORT,
