@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads kpr's pinned maps by the layout of plugins/kpr/kpr_abi.h.
+ * Reads kpr's pinned maps by the layout of patchbay/maps/services.h.
  *
  * Owns all knowledge of that layout on the reader's side. Only spoil and drop write; they are for
  * the tests of the reader itself. Must never take half of a change for a state: a frontend that
@@ -14,11 +14,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "mapcheck.h"
-#include "../../plugins/kpr/kpr_abi.h"
+#include <patchbay/maps/services.h>
 
-/* Of the layout that is read here: kpr.c has the same number. */
-#define SCHEMA 2U
+#include "mapcheck.h"
+
 /* How often a frontend that changes all the time is looked at before it counts as unsettled. */
 #define ATTEMPTS 100
 
@@ -44,7 +43,7 @@ static int open_pinned(const char *dir, const char *name, struct bpf_map_info *r
 	int fd;
 
 	memset(ret_info, 0, sizeof(*ret_info));
-	snprintf(path, sizeof(path), "%s/plugins/kpr/%s_v%u", dir, name, SCHEMA);
+	snprintf(path, sizeof(path), "%s/plugins/kpr/%s_v%u", dir, name, (unsigned)PB_SVC_SCHEMA);
 	fd = bpf_obj_get(path);
 	if (fd < 0 || bpf_obj_get_info_by_fd(fd, ret_info, &len) < 0)
 		fprintf(stderr, "mapcheck: %s: %s\n", path, strerror(errno));

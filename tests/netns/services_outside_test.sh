@@ -98,17 +98,14 @@ node_ports() {
 	then_is "K22_the Service's port is refused" "$(ask outside tcp $here 80)" refused
 }
 
-# Only datagrams that go to the remote backend teach it, and which one they go to is chance.
-learns_mtu() {
-	ask outside --size 5120 udp "$1" 30180
-	ip -n outside route get "$1" | grep -qw mtu
-}
-
+# A first fragment without room for the frontend begins a flow with SNAT. A flow of before that had room, found again
+# by a source port that is used again, would be told what fits instead (errno 90).
 fragments() {
 	begin "C17_fragments_$1"
+	for node in node-a node-b; do
+		then_ok "no flow is known on $node" patchbay_on $node ct flush
+	done
 	for at in $here $there; do
-		# With DSR the first is too big by the option: the client learns that from an ICMP error.
-		[ "$1" = snat ] || then_within "the client learns what fits, $at" 10 "learns_mtu $at"
 		then_is "5120 bytes to a remote and a local backend, $at" \
 			"$(who_of outside 20 --size 5120 udp "$at" 30180)" "web-a web-b"
 	done
